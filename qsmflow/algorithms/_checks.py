@@ -1,0 +1,190 @@
+"""Checks of arguments that the algorithms share.
+
+Each names the argument, what was expected, what arrived and what to do about it.
+"""
+
+import numpy as np
+
+
+def check_volume(data, mask, name='local_field'):
+    """Check a volume with its mask, and return a masked copy.
+
+    Parameters
+    ----------
+    data : ndarray of float, shape (X, Y, Z)
+        Volume. Values outside the mask are ignored, NaN among them.
+    mask : ndarray of bool, shape (X, Y, Z)
+        Region of interest.
+    name : str, optional
+        Name of the volume in messages.
+
+    Returns
+    -------
+    data : ndarray of float32, shape (X, Y, Z)
+        New array, zero outside the mask.
+    mask : ndarray of bool, shape (X, Y, Z)
+        Mask as booleans.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, the mask is empty, or values inside the mask are not finite.
+
+    Examples
+    --------
+    >>> data, mask = check_volume(np.full((2, 2, 2), np.nan), np.zeros((2, 2, 2)))
+    Traceback (most recent call last):
+    ...
+    ValueError: The mask is empty, ... Check the brain mask.
+    """
+    mask = check_mask(mask, np.shape(data), name)
+    data = np.asarray(data)
+    if np.iscomplexobj(data):
+        raise ValueError(f'{name} must be real; got {data.dtype}.')
+    out = np.zeros(data.shape, np.float32)
+    np.copyto(out, data, where=mask, casting='unsafe')
+    bad = int(np.count_nonzero(~np.isfinite(out)))
+    if bad:
+        raise ValueError(
+            f'{name} has {bad} values inside the mask that are not finite (NaN or infinite). '
+            'Take these voxels out of the mask, or repair the stage before.'
+        )
+    return out, mask
+
+
+def check_mask(mask, shape, name='data'):
+    """Check a three-dimensional mask against a shape, and return it as booleans.
+
+    Parameters
+    ----------
+    mask : ndarray, shape (X, Y, Z)
+        Region of interest; non-zero is inside.
+    shape : tuple of int
+        Shape of the data.
+    name : str, optional
+        Name of the data in messages.
+
+    Returns
+    -------
+    ndarray of bool, shape (X, Y, Z)
+        Mask.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ or are not three-dimensional, or the mask is empty.
+
+    Examples
+    --------
+    >>> int(check_mask(np.ones((2, 2, 2), np.uint8), (2, 2, 2)).sum())
+    8
+    """
+    mask = np.asarray(mask) != 0
+    shape = tuple(shape)
+    if len(shape) != 3:
+        raise ValueError(f'{name} must have three dimensions; got shape {shape}.')
+    if mask.shape != shape:
+        raise ValueError(
+            f'{name} has shape {shape}, its mask {mask.shape}: both must be on one grid.'
+        )
+    if not mask.any():
+        raise ValueError(
+            f'The mask is empty, so nothing of {name} is left to work on. Check the brain mask.'
+        )
+    return mask
+
+
+def check_weights(weights, mask):
+    """Check confidence weights, and return them as float32, zero outside the mask.
+
+    Parameters
+    ----------
+    weights : ndarray of float, shape (X, Y, Z), or None
+        Confidence in [0, 1]; None stands for ones.
+    mask : ndarray of bool, shape (X, Y, Z)
+        Region of interest.
+
+    Returns
+    -------
+    ndarray of float32, shape (X, Y, Z)
+        New array.
+
+    Raises
+    ------
+    ValueError
+        If the shape differs, or values inside the mask are outside [0, 1] or all zero.
+
+    Examples
+    --------
+    >>> check_weights(None, np.array([[[True, False]]])).tolist()
+    [[[1.0, 0.0]]]
+    """
+    if weights is None:
+        return mask.astype(np.float32)
+    weights, mask = check_volume(weights, mask, 'weights')
+    low, high = float(weights.min()), float(weights.max())
+    if low < 0 or high > 1.0001:
+        raise ValueError(
+            f'weights must lie in [0, 1]; got values from {low:g} to {high:g}. Divide them by '
+            'their maximum.'
+        )
+    if high == 0:
+        raise ValueError('weights are zero everywhere inside the mask: no data would be used.')
+    return weights
+
+
+def check_voxel_size(voxel_size):
+    """Check voxel edge lengths, and return them as a tuple of three floats.
+
+    Parameters
+    ----------
+    voxel_size : tuple of float
+        Voxel edge lengths, in mm.
+
+    Returns
+    -------
+    tuple of float
+        Voxel edge lengths, in mm.
+
+    Raises
+    ------
+    ValueError
+        If there are not three positive finite numbers.
+
+    Examples
+    --------
+    >>> check_voxel_size((1, 1, 2))
+    (1.0, 1.0, 2.0)
+    """
+    sizes = np.asarray(voxel_size, np.float64)
+    if sizes.shape != (3,) or not np.isfinite(sizes).all() or (sizes <= 0).any():
+        raise ValueError(
+            f'voxel_size must be three positive lengths in mm, one for each axis; '
+            f'got {voxel_size!r}.'
+        )
+    return tuple(float(s) for s in sizes)
+
+
+def check_positive(**values):
+    """Check that named parameters are positive finite numbers.
+
+    Parameters
+    ----------
+    **values : float
+        Parameters by name.
+
+    Raises
+    ------
+    ValueError
+        If one is not; the message names it.
+
+    Examples
+    --------
+    >>> check_positive(reg_weight=-1)
+    Traceback (most recent call last):
+    ...
+    ValueError: reg_weight must be a positive number; got -1.
+    """
+    for name, value in values.items():
+        if not (np.isfinite(value) and value > 0):
+            raise ValueError(f'{name} must be a positive number; got {value!r}.')

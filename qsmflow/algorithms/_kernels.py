@@ -1,0 +1,238 @@
+"""Compiled loops over volumes, for `operators` and `regularized`.
+
+All arrays are float32 or complex64, C-contiguous and of one grid; differences are periodic. The
+results go to the array arguments that each kernel names.
+"""
+
+import math
+
+import numpy as np
+from numba import njit, prange
+
+
+@njit(cache=True, parallel=True)
+def fill_dipole(kernel, kx, ox, ky, oy, kz, oz, b):
+    # Products of two different components are odd in each of them: these use the copies whose
+    # Nyquist sample, the mean of both signs, is zero.
+    nx, ny, nz = kernel.shape
+    for i in prange(nx):
+        for j in range(ny):
+            for k in range(nz):
+                k2 = kx[i] ** 2 + ky[j] ** 2 + kz[k] ** 2
+                if k2 == 0.0:
+                    kernel[i, j, k] = 0.0
+                    continue
+                along2 = (kx[i] * b[0]) ** 2 + (ky[j] * b[1]) ** 2 + (kz[k] * b[2]) ** 2
+                along2 += 2.0 * ox[i] * oy[j] * b[0] * b[1]
+                along2 += 2.0 * ox[i] * oz[k] * b[0] * b[2]
+                along2 += 2.0 * oy[j] * oz[k] * b[1] * b[2]
+                kernel[i, j, k] = 1.0 / 3.0 - along2 / k2
+
+
+@njit(cache=True, parallel=True, fastmath=True)
+def gradient(x, sx, sy, sz, out):
+    nx, ny, nz = x.shape
+    for i in prange(nx):
+        i1 = i + 1 if i + 1 < nx else 0
+        for j in range(ny):
+            j1 = j + 1 if j + 1 < ny else 0
+            for k in range(nz):
+                k1 = k + 1 if k + 1 < nz else 0
+                here = x[i, j, k]
+                out[0, i, j, k] = (x[i1, j, k] - here) * sx
+                out[1, i, j, k] = (x[i, j1, k] - here) * sy
+                out[2, i, j, k] = (x[i, j, k1] - here) * sz
+
+
+@njit(cache=True, parallel=True, fastmath=True)
+def divergence(v, sx, sy, sz, out):
+    nx, ny, nz = out.shape
+    for i in prange(nx):
+        i0 = i - 1 if i > 0 else nx - 1
+        for j in range(ny):
+            j0 = j - 1 if j > 0 else ny - 1
+            for k in range(nz):
+                k0 = k - 1 if k > 0 else nz - 1
+                out[i, j, k] = (
+                    (v[0, i, j, k] - v[0, i0, j, k]) * sx
+                    + (v[1, i, j, k] - v[1, i, j0, k]) * sy
+                    + (v[2, i, j, k] - v[2, i, j, k0]) * sz
+                )
+
+
+@njit(cache=True, parallel=True)
+def laplacian(x, sx, sy, sz, out):
+    nx, ny, nz = x.shape
+    for i in prange(nx):
+        i0 = i - 1 if i > 0 else nx - 1
+        i1 = i + 1 if i + 1 < nx else 0
+        for j in range(ny):
+            j0 = j - 1 if j > 0 else ny - 1
+            j1 = j + 1 if j + 1 < ny else 0
+            for k in range(nz):
+                k0 = k - 1 if k > 0 else nz - 1
+                k1 = k + 1 if k + 1 < nz else 0
+                here = np.float32(2.0) * x[i, j, k]
+                out[i, j, k] = (
+                    (x[i0, j, k] + x[i1, j, k] - here) * sx
+                    + (x[i, j0, k] + x[i, j1, k] - here) * sy
+                    + (x[i, j, k0] + x[i, j, k1] - here) * sz
+                )
+
+
+@njit(cache=True, fastmath=True, inline='always')
+def _project(x, penalty, level, sx, sy, sz, dual, i, j, k, i1, j1, k1):
+    here = x[i, j, k]
+    v0 = (x[i1, j, k] - here) * sx + dual[0, i, j, k]
+    v1 = (x[i, j1, k] - here) * sy + dual[1, i, j, k]
+    v2 = (x[i, j, k1] - here) * sz + dual[2, i, j, k]
+    radius = level * penalty[i, j, k]
+    scale = radius / max(math.sqrt(v0 * v0 + v1 * v1 + v2 * v2), radius)
+    dual[0, i, j, k] = v0 * scale
+    dual[1, i, j, k] = v1 * scale
+    dual[2, i, j, k] = v2 * scale
+
+
+@njit(cache=True, parallel=True, fastmath=True)
+def project_dual(x, penalty, level, sx, sy, sz, dual):
+    nx, ny, nz = x.shape
+    for i in prange(nx):
+        i1 = i + 1 if i + 1 < nx else 0
+        for j in range(ny):
+            j1 = j + 1 if j + 1 < ny else 0
+            for k in range(nz - 1):
+                _project(x, penalty, level, sx, sy, sz, dual, i, j, k, i1, j1, k + 1)
+            _project(x, penalty, level, sx, sy, sz, dual, i, j, nz - 1, i1, j1, 0)
+
+
+@njit(cache=True, parallel=True, fastmath=True)
+def dual_source(u, sx, sy, sz, divergence, source):
+    nx, ny, nz = source.shape
+    for i in prange(nx):
+        i0 = i - 1 if i > 0 else nx - 1
+        for j in range(ny):
+            j0 = j - 1 if j > 0 else ny - 1
+            for k in range(nz):
+                k0 = k - 1 if k > 0 else nz - 1
+                new = (
+                    (u[0, i, j, k] - u[0, i0, j, k]) * sx
+                    + (u[1, i, j, k] - u[1, i, j0, k]) * sy
+                    + (u[2, i, j, k] - u[2, i, j, k0]) * sz
+                )
+                source[i, j, k] = np.float32(2) * new - divergence[i, j, k]
+                divergence[i, j, k] = new
+
+
+@njit(cache=True, parallel=True, fastmath=True)
+def data_step(model, dual, field, weight2, mu):
+    # On return `model` holds the split variable less its dual, what the next update fits.
+    nx, ny, nz = model.shape
+    for i in prange(nx):
+        for j in range(ny):
+            for k in range(nz):
+                total = model[i, j, k] + dual[i, j, k]
+                w2 = weight2[i, j, k]
+                new = w2 / (w2 + mu) * (total - field[i, j, k])
+                dual[i, j, k] = new
+                model[i, j, k] = total - np.float32(2) * new
+
+
+@njit(cache=True, parallel=True, fastmath=True)
+def harmonic_step(laplacian, dual, inside, shrink):
+    nx, ny, nz = laplacian.shape
+    for i in prange(nx):
+        for j in range(ny):
+            for k in range(nz):
+                total = laplacian[i, j, k] + dual[i, j, k]
+                new = shrink * total if inside[i, j, k] else np.float32(0)
+                dual[i, j, k] = new
+                laplacian[i, j, k] = total - np.float32(2) * new
+
+
+@njit(cache=True, parallel=True, fastmath=True)
+def chi_step(source, data, chi, kernel, ex, ey, ez, mu, rho):
+    # On return `source` and `data` hold the spectra of chi and of its field.
+    nx, ny, nz = chi.shape
+    change = 0.0
+    energy = 1e-30
+    for i in prange(nx):
+        for j in range(ny):
+            for k in range(nz):
+                d = kernel[i, j, k]
+                lap = ex[i] + ey[j] + ez[k]
+                right = mu * d * data[i, j, k]
+                right += rho * (lap * chi[i, j, k] + source[i, j, k])
+                left = mu * d * d + rho * lap
+                new = right / left if left > 0 else np.complex64(0)
+                step = new - chi[i, j, k]
+                change += step.real * step.real + step.imag * step.imag
+                energy += new.real * new.real + new.imag * new.imag
+                chi[i, j, k] = new
+                source[i, j, k] = new
+                data[i, j, k] = d * new
+    return change / energy
+
+
+@njit(cache=True, parallel=True, fastmath=True)
+def joint_step(source, data, bend, chi, harmonic, kernel, ex, ey, ez, mu, rho, muh):
+    # On return the first three hold the spectra of chi, of the model field and of lap(h).
+    nx, ny, nz = chi.shape
+    change = 0.0
+    energy = 1e-30
+    for i in prange(nx):
+        for j in range(ny):
+            for k in range(nz):
+                d = kernel[i, j, k]
+                lap = ex[i] + ey[j] + ez[k]
+                right = mu * d * (data[i, j, k] - harmonic[i, j, k])
+                right += rho * (lap * chi[i, j, k] + source[i, j, k])
+                left = mu * d * d + rho * lap
+                new = right / left if left > 0 else np.complex64(0)
+                h = mu * (data[i, j, k] - d * new) - muh * lap * bend[i, j, k]
+                h = h / (mu + muh * lap * lap)
+                step = new - chi[i, j, k]
+                change += step.real * step.real + step.imag * step.imag
+                energy += new.real * new.real + new.imag * new.imag
+                chi[i, j, k] = new
+                harmonic[i, j, k] = h
+                source[i, j, k] = new
+                data[i, j, k] = d * new + h
+                bend[i, j, k] = -lap * h
+    return change / energy
+
+
+@njit(cache=True, parallel=True, fastmath=True)
+def fill_spectrum(spectrum, source, target, known, ex, ey, ez, rho):
+    nx, ny, nz = spectrum.shape
+    change = 0.0
+    energy = 1e-30
+    for i in prange(nx):
+        for j in range(ny):
+            for k in range(nz):
+                lap = ex[i] + ey[j] + ez[k]
+                right = rho * (lap * spectrum[i, j, k] + source[i, j, k]) + target[i, j, k]
+                left = rho * lap + np.float32(1 if known[i, j, k] else 0)
+                new = right / left if left > 0 else np.complex64(0)
+                step = new - spectrum[i, j, k]
+                change += step.real * step.real + step.imag * step.imag
+                energy += new.real * new.real + new.imag * new.imag
+                spectrum[i, j, k] = new
+                source[i, j, k] = new
+    return change / energy
+
+
+@njit(cache=True, parallel=True, fastmath=True)
+def reweight(x, sx, sy, sz, inverse_step, penalty):
+    nx, ny, nz = x.shape
+    for i in prange(nx):
+        i1 = i + 1 if i + 1 < nx else 0
+        for j in range(ny):
+            j1 = j + 1 if j + 1 < ny else 0
+            for k in range(nz):
+                k1 = k + 1 if k + 1 < nz else 0
+                here = x[i, j, k]
+                g0 = (x[i1, j, k] - here) * sx
+                g1 = (x[i, j1, k] - here) * sy
+                g2 = (x[i, j, k1] - here) * sz
+                size = math.sqrt(g0 * g0 + g1 * g1 + g2 * g2)
+                penalty[i, j, k] = 1 / (1 + size * inverse_step)

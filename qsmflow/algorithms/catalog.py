@@ -1,0 +1,171 @@
+"""The methods of each stage, in one table that imports nothing heavy.
+
+Traits, command line, descriptor and documentation all derive from ``STAGES``. The functions
+themselves are imported by :func:`qsmflow.algorithms.get_method` when they are used, so that
+``qsmflow --help`` answers at once. The first method of a stage is its default.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Method:
+    """One entry of the table.
+
+    Attributes
+    ----------
+    name : str
+        Name in the literature, lower case; used by traits, command line and sidecars.
+    function : str
+        Where the function is, as ``module:name`` below ``qsmflow.algorithms``.
+    title : str
+        Name as it is written in text.
+    summary : str
+        What it does, for the command line and the documentation.
+    citations : tuple of str
+        Keys of ``boilerplate.bib``.
+    """
+
+    name: str
+    function: str
+    title: str
+    summary: str
+    citations: tuple[str, ...] = ()
+
+
+def _stage(*methods: Method) -> dict[str, Method]:
+    return {method.name: method for method in methods}
+
+
+STAGES: dict[str, dict[str, Method]] = {
+    'unwrapping': _stage(
+        Method(
+            'romeo',
+            'unwrap:romeo',
+            'ROMEO-type region growing',
+            'path-following spatial unwrapping of one echo, temporal unwrapping of the others; exact',
+            ('dymerska2021',),
+        ),
+        Method(
+            'laplacian',
+            'unwrap:laplacian',
+            'Laplacian unwrapping',
+            'Poisson solution in Fourier space; robust but not exact, alters harmonic fields',
+            ('schofield2003',),
+        ),
+    ),
+    'field': _stage(
+        Method(
+            'sequential',
+            'field:sequential',
+            'robust sequential fit',
+            'each later echo is unwrapped against the field so far and dropped softly when it disagrees',
+            ('eckstein2018',),
+        ),
+        Method(
+            'weighted',
+            'field:weighted',
+            'weighted linear fit',
+            'weighted line through the unwrapped phases with an intercept',
+            ('eckstein2018',),
+        ),
+        Method(
+            'nonlinear',
+            'field:nonlinear',
+            'nonlinear complex fit',
+            'Gauss-Newton fit of field and offset to the complex signal',
+            ('liu2013',),
+        ),
+    ),
+    'background': _stage(
+        Method(
+            'pdf',
+            'background:pdf',
+            'projection onto dipole fields',
+            'weighted least squares over sources outside the mask; keeps the rim',
+            ('liu2011',),
+        ),
+        Method(
+            'vsharp',
+            'background:vsharp',
+            'V-SHARP',
+            'spherical mean value filtering with radii that shrink towards the rim',
+            ('schweser2011', 'wu2012'),
+        ),
+        Method(
+            'resharp',
+            'background:resharp',
+            'RESHARP',
+            'spherical mean value filtering with Tikhonov regularisation',
+            ('sun2014',),
+        ),
+    ),
+    'inversion': _stage(
+        Method(
+            'tv',
+            'regularized:tv',
+            'total variation with weak harmonic field',
+            'weighted total variation by ADMM, with a harmonic residual and one reweighting',
+            ('bilgic2014tv', 'milovic2019'),
+        ),
+        Method(
+            'rts',
+            'regularized:rts',
+            'RTS',
+            'two steps: well-conditioned k-space by LSMR, the rest by total variation',
+            ('kames2018',),
+        ),
+        Method(
+            'l2',
+            'inversion:l2',
+            'closed-form L2',
+            'gradient-regularised least squares in one Fourier division',
+            ('bilgic2014',),
+        ),
+        Method(
+            'tkd',
+            'inversion:tkd',
+            'TKD',
+            'truncated k-space division; the quickest look',
+            ('shmueli2009',),
+        ),
+    ),
+    'relaxometry': _stage(
+        Method(
+            'arlo',
+            'relaxometry:arlo',
+            'ARLO',
+            'auto-regression on linear operations; needs three or more equidistant echoes',
+            ('pei2015',),
+        ),
+        Method(
+            'loglinear',
+            'relaxometry:loglinear',
+            'weighted log-linear fit',
+            'weighted line through the log magnitudes; any two or more echoes',
+            (),
+        ),
+    ),
+}
+
+
+def names(stage: str) -> tuple[str, ...]:
+    """Return the method names of a stage, the default first.
+
+    Examples
+    --------
+    >>> names('relaxometry')
+    ('arlo', 'loglinear')
+    """
+    return tuple(STAGES[stage])
+
+
+def default(stage: str) -> str:
+    """Return the default method of a stage.
+
+    Examples
+    --------
+    >>> default('background')
+    'pdf'
+    """
+    return names(stage)[0]

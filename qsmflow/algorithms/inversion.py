@@ -1,0 +1,249 @@
+"""Direct dipole inversion: from the local field to susceptibility in one step.
+
+The mean of the susceptibility is not determined by the field. The methods set the spectrum at
+frequency zero of the padded grid to zero and subtract nothing afterwards: referencing is a step
+of its own.
+"""
+
+import numpy as np
+
+from qsmflow.algorithms import operators as ops
+from qsmflow.algorithms._checks import (
+    check_positive,
+    check_volume,
+    check_voxel_size,
+    check_weights,
+)
+from qsmflow.algorithms.solvers import conjugate_gradient
+
+
+def tkd(
+    local_field,
+    mask,
+    voxel_size,
+    *,
+    b0_dir=(0.0, 0.0, 1.0),
+    weights=None,
+    threshold=0.15,
+    correct=False,
+    pad=16,
+    return_history=False,
+):
+    r"""Invert the dipole field by truncated k-space division (TKD).
+
+    :math:`\chi = \mathcal{F}^{-1}\{\operatorname{sign}(D)\,\mathcal{F}f / \max(|D|, t)\}` for
+    dipole kernel :math:`D`, local field :math:`f` and truncation level :math:`t` [1]_.
+
+    Parameters
+    ----------
+    local_field : ndarray of float, shape (X, Y, Z)
+        Local field, in ppm. Values outside ``mask`` are ignored.
+    mask : ndarray of bool, shape (X, Y, Z)
+        Region of interest.
+    voxel_size : tuple of float
+        Voxel edge lengths, in mm, in array-axis order.
+    b0_dir : tuple of float, optional
+        Unit vector of the main field, in array axes.
+    weights : ndarray of float, shape (X, Y, Z), optional
+        Not used; part of the common signature.
+    threshold : float, optional
+        Truncation level, in (0, 2/3). Larger is smoother and lowers contrast.
+    correct : bool, optional
+        Divide by the mean of :math:`D` times the truncated inverse, the share of the contrast
+        that truncation keeps [2]_.
+    pad : int, optional
+        Voxels added on each side of the mask's bounding box.
+    return_history : bool, optional
+        Return an empty history as well, for the common signature.
+
+    Returns
+    -------
+    chi : ndarray of float32, shape (X, Y, Z)
+        Susceptibility, in ppm, zero outside ``mask``, not referenced to any tissue.
+    history : list of float
+        Only with ``return_history``; empty.
+
+    Raises
+    ------
+    ValueError
+        If ``threshold`` lies outside (0, 2/3), or the volumes do not fit together.
+
+    References
+    ----------
+    .. [1] Shmueli K, et al. Magn Reson Med 2009;62:1510-1522. doi:10.1002/mrm.22135
+    .. [2] Schweser F, et al. Magn Reson Med 2013;69:1582-1594. doi:10.1002/mrm.24405
+
+    Examples
+    --------
+    >>> chi = np.zeros((32, 32, 32), np.float32)
+    >>> chi[12:20, 12:20, 12:20] = 0.1
+    >>> field = ops.forward_field(chi, (1, 1, 1))
+    >>> estimate = tkd(field, np.ones(chi.shape, bool), (1, 1, 1))
+    >>> bool(np.corrcoef(estimate.ravel(), chi.ravel())[0, 1] > 0.9)
+    True
+    """
+    if not 0 < threshold < 2 / 3:
+        raise ValueError(f'threshold must lie in (0, 2/3), the range of |D|; got {threshold!r}.')
+    field, mask, voxel_size, _ = _checked(local_field, mask, voxel_size, weights)
+    box = ops.bounding_box(mask)
+    grid = ops.pad_shape(mask[box].shape, pad)
+    kernel = ops.dipole_kernel(grid, voxel_size, b0_dir=b0_dir)
+    inverse = np.copysign(1 / np.maximum(np.abs(kernel), threshold), kernel)
+    inverse[0, 0, 0] = 0
+    if correct:
+        inverse /= _full_mean(kernel * inverse, grid)
+    chi = _filtered(field, mask, box, grid, inverse)
+    return (chi, []) if return_history else chi
+
+
+def l2(
+    local_field,
+    mask,
+    voxel_size,
+    *,
+    b0_dir=(0.0, 0.0, 1.0),
+    weights=None,
+    reg_weight=1e-2,
+    pad=16,
+    max_iter=40,
+    tol=1e-2,
+    return_history=False,
+):
+    r"""Invert the dipole field with a quadratic penalty on the gradient.
+
+    .. math:: \min_\chi \| W (d * \chi - f) \|^2 + \lambda \| \nabla \chi \|^2
+
+    Without weights the solution is closed:
+    :math:`D \mathcal{F}f / (D^2 + \lambda \sum_i |E_i|^2)` with the forward differences
+    :math:`E_i` [1]_. With weights it is found by conjugate gradients. Linear in the field.
+
+    Parameters
+    ----------
+    local_field : ndarray of float, shape (X, Y, Z)
+        Local field, in ppm. Values outside ``mask`` are ignored.
+    mask : ndarray of bool, shape (X, Y, Z)
+        Region of interest.
+    voxel_size : tuple of float
+        Voxel edge lengths, in mm, in array-axis order.
+    b0_dir : tuple of float, optional
+        Unit vector of the main field, in array axes.
+    weights : ndarray of float, shape (X, Y, Z), optional
+        Confidence :math:`W` in [0, 1]. By default all voxels of the grid count alike, those
+        outside the mask with a field of zero.
+    reg_weight : float, optional
+        Weight :math:`\lambda` of the penalty. Differences are taken per mean voxel edge.
+    pad : int, optional
+        Voxels added on each side of the mask's bounding box.
+    max_iter : int, optional
+        Largest number of iterations, with weights only.
+    tol : float, optional
+        Stop when the relative norm of the residual is below this, with weights only.
+    return_history : bool, optional
+        Return the relative norm of the residual after each iteration as well.
+
+    Returns
+    -------
+    chi : ndarray of float32, shape (X, Y, Z)
+        Susceptibility, in ppm, zero outside ``mask``, not referenced to any tissue.
+    history : list of float
+        Only with ``return_history``; empty for the closed solution.
+
+    References
+    ----------
+    .. [1] Bilgic B, et al. J Magn Reson Imaging 2014;40:181-191. doi:10.1002/jmri.24365
+
+    Examples
+    --------
+    >>> chi = np.zeros((32, 32, 32), np.float32)
+    >>> chi[12:20, 12:20, 12:20] = 0.1
+    >>> field = ops.forward_field(chi, (1, 1, 1))
+    >>> estimate = l2(field, np.ones(chi.shape, bool), (1, 1, 1))
+    >>> bool(np.corrcoef(estimate.ravel(), chi.ravel())[0, 1] > 0.9)
+    True
+    """
+    check_positive(reg_weight=reg_weight)
+    field, mask, voxel_size, weights = _checked(local_field, mask, voxel_size, weights)
+    box = ops.bounding_box(mask)
+    grid = ops.pad_shape(mask[box].shape, pad)
+    kernel = ops.dipole_kernel(grid, voxel_size, b0_dir=b0_dir)
+    ex, ey, ez = ops.laplacian_eigenvalues(grid, relative_voxel_size(voxel_size))
+    penalty = np.float32(reg_weight) * (ex[:, None, None] + ey[:, None] + ez)
+    history = []
+    if weights is None:
+        penalty += kernel**2
+        penalty[0, 0, 0] = 1
+        chi = _filtered(field, mask, box, grid, kernel / penalty)
+    else:
+        data = ops.pad_to(field[box], grid)
+        weight2 = ops.pad_to(weights[box], grid) ** 2
+        solution, history = _weighted_l2(data, weight2, kernel, penalty, max_iter, tol)
+        chi = _placed(solution, mask, box)
+    return (chi, history) if return_history else chi
+
+
+def _weighted_l2(data, weight2, kernel, penalty, max_iter, tol):
+    def filtered(volume, multiplier):
+        spectrum = ops.rfft(volume)
+        spectrum *= multiplier
+        return ops.irfft(spectrum, data.shape)
+
+    def normal(x):
+        spectrum = ops.rfft(x)
+        misfit = ops.rfft(weight2 * ops.irfft(spectrum * kernel, data.shape))
+        spectrum *= penalty
+        spectrum += misfit * kernel
+        return ops.irfft(spectrum, data.shape)
+
+    return conjugate_gradient(normal, filtered(weight2 * data, kernel), max_iter=max_iter, tol=tol)
+
+
+def relative_voxel_size(voxel_size):
+    """Return voxel edges in units of their geometric mean, so that penalties carry over.
+
+    Parameters
+    ----------
+    voxel_size : tuple of float
+        Voxel edge lengths, in mm.
+
+    Returns
+    -------
+    tuple of float
+        Edge lengths with product 1.
+
+    Examples
+    --------
+    >>> relative_voxel_size((2.0, 2.0, 2.0))
+    (1.0, 1.0, 1.0)
+    """
+    mean = float(np.prod(voxel_size)) ** (1 / 3)
+    return tuple(step / mean for step in voxel_size)
+
+
+def _checked(local_field, mask, voxel_size, weights):
+    field, mask = check_volume(local_field, mask, 'local_field')
+    if weights is not None:
+        weights = check_weights(weights, mask)
+    return field, mask, check_voxel_size(voxel_size), weights
+
+
+def _filtered(field, mask, box, grid, multiplier):
+    spectrum = ops.rfft(field[box], grid)
+    spectrum *= multiplier
+    return _placed(ops.irfft(spectrum, grid), mask, box)
+
+
+def _placed(padded, mask, box):
+    """Return the data part of a padded volume in the full grid, zero outside the mask."""
+    chi = np.zeros(mask.shape, np.float32)
+    chi[box] = ops.crop(padded, mask[box].shape)
+    chi *= mask
+    return chi
+
+
+def _full_mean(half, grid):
+    """Return the mean over all frequencies of a real even multiplier's half spectrum."""
+    twice = np.full(half.shape[2], 2.0)
+    twice[0] = 1.0
+    if grid[2] % 2 == 0:
+        twice[-1] = 1.0
+    return np.float32((half.sum(axis=(0, 1), dtype=np.float64) @ twice) / np.prod(grid))

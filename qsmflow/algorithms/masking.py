@@ -1,0 +1,330 @@
+"""Masks: thresholds, morphology in millimetres, and the repair of a brain mask's rim."""
+
+import numpy as np
+from scipy import ndimage
+
+#: Neighbourhoods of a voxel: faces only, and faces, edges and corners.
+FACES = ndimage.generate_binary_structure(3, 1)
+ALL_NEIGHBOURS = ndimage.generate_binary_structure(3, 3)
+
+
+def otsu_threshold(values, bins: int = 256) -> float:
+    """Return the threshold that separates two classes best (largest between-class variance).
+
+    Parameters
+    ----------
+    values : ndarray of float
+        Samples of any shape; those that are not finite are left out.
+    bins : int, optional
+        Number of histogram bins.
+
+    Returns
+    -------
+    float
+        In the unit of ``values``; the only value if there is but one.
+
+    References
+    ----------
+    Otsu N. IEEE Trans Syst Man Cybern 1979;9:62-66. doi:10.1109/TSMC.1979.4310076
+
+    Examples
+    --------
+    >>> 2 < otsu_threshold(np.array([1.0, 1.1, 2.0, 9.0, 9.5, 10.0])) < 9
+    True
+    """
+    values = np.asarray(values, np.float64)
+    values = values[np.isfinite(values)]
+    if values.size == 0:
+        return 0.0
+    if values.min() == values.max():
+        return float(values.min())
+    counts, edges = np.histogram(values, bins)
+    centres = (edges[:-1] + edges[1:]) / 2
+    low = np.cumsum(counts)[:-1]
+    high = values.size - low
+    total = np.cumsum(counts * centres)
+    with np.errstate(invalid='ignore', divide='ignore'):
+        gap = total[:-1] / low - (total[-1] - total[:-1]) / high
+    between = np.nan_to_num(low * high * gap**2)
+    # Between well separated classes the criterion is flat: take the middle of the plateau.
+    best = np.flatnonzero(between >= between.max() * (1 - 1e-9))
+    return float(edges[1 + (best[0] + best[-1]) // 2])
+
+
+def robust_mask(magnitude, *, factor: float = 1.0) -> np.ndarray:
+    """Separate the head from the air by its magnitude.
+
+    The square root of the magnitude evens out coil shading; Otsu's threshold of it, an opening,
+    the largest component and filled holes give the mask.
+
+    Parameters
+    ----------
+    magnitude : ndarray of float, shape (X, Y, Z) or (X, Y, Z, E)
+        Magnitude, in arbitrary units. Of several echoes the root of the mean square is used.
+    factor : float, optional
+        Multiplies the threshold (of the square root). Smaller keeps more.
+
+    Returns
+    -------
+    mask : ndarray of bool, shape (X, Y, Z)
+        True in the head; all False where the image is empty.
+
+    Examples
+    --------
+    >>> image = np.zeros((16, 16, 16))
+    >>> image[4:12, 4:12, 4:12] = 100
+    >>> int(robust_mask(image).sum())
+    512
+    """
+    signal = np.nan_to_num(np.asarray(magnitude, np.float32), posinf=0, neginf=0)
+    if signal.ndim == 4:
+        signal = np.sqrt(np.mean(signal * signal, axis=-1))
+    ceiling = np.percentile(signal, 99)
+    if ceiling <= 0:
+        ceiling = signal.max()
+    signal = np.sqrt(np.clip(signal, 0, ceiling))
+    mask = signal > factor * otsu_threshold(signal)
+    return fill_holes(largest_component(_without_spurs(mask)))
+
+
+def largest_component(mask, *, connectivity: int = 1) -> np.ndarray:
+    """Keep the largest connected part of a mask.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (X, Y, Z)
+        Any mask.
+    connectivity : int, optional
+        1 joins voxels that share a face, 3 also those that share an edge or a corner.
+
+    Returns
+    -------
+    ndarray of bool, shape (X, Y, Z)
+        The part with most voxels; all False for an empty mask.
+
+    Examples
+    --------
+    >>> mask = np.zeros((1, 1, 6), bool)
+    >>> mask[0, 0, [0, 2, 3, 4]] = True
+    >>> largest_component(mask)[0, 0].astype(int)
+    array([0, 0, 1, 1, 1, 0])
+    """
+    mask = np.asarray(mask, bool)
+    labels, count = ndimage.label(mask, ndimage.generate_binary_structure(mask.ndim, connectivity))
+    if count < 2:
+        return mask.copy()
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return labels == sizes.argmax()
+
+
+def fill_holes(mask) -> np.ndarray:
+    """Fill the background that is not connected to the outside of a mask.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (X, Y, Z)
+        Any mask. Background that reaches the edge of the volume is outside.
+
+    Returns
+    -------
+    ndarray of bool, shape (X, Y, Z)
+
+    Examples
+    --------
+    >>> mask = np.ones((3, 3, 3), bool)
+    >>> mask[1, 1, 1] = False
+    >>> bool(fill_holes(mask).all())
+    True
+    """
+    mask = np.asarray(mask, bool)
+    box = _bounding_box(mask, (1, 1, 1))
+    filled = mask.copy()
+    if box is not None:
+        filled[box] = ndimage.binary_fill_holes(mask[box])
+    return filled
+
+
+def erode(mask, radius_mm: float, voxel_size) -> np.ndarray:
+    """Remove what lies within a distance of the background.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (X, Y, Z)
+        Any mask.
+    radius_mm : float
+        Distance, in mm, between voxel centres. Less than the smallest voxel edge changes nothing.
+    voxel_size : tuple of float
+        Voxel edge lengths, in mm, in array-axis order.
+
+    Returns
+    -------
+    ndarray of bool, shape (X, Y, Z)
+        What lies beyond the volume is unknown and does not count as background.
+
+    Examples
+    --------
+    >>> mask = np.zeros((9, 9, 9), bool)
+    >>> mask[1:8, 1:8, 1:8] = True
+    >>> int(erode(mask, 1.0, (1, 1, 1)).sum()), int(erode(mask, 1.0, (1, 1, 2)).sum())
+    (125, 175)
+    """
+    mask = np.asarray(mask, bool)
+    box = _bounding_box(mask, (1, 1, 1))
+    if box is None or radius_mm <= 0:
+        return mask.copy()
+    inner = mask[box]
+    eroded = mask.copy()
+    if not inner.all():
+        distance = ndimage.distance_transform_edt(inner, sampling=voxel_size)
+        eroded[box] = distance > radius_mm + 1e-6
+    return eroded
+
+
+def dilate(mask, radius_mm: float, voxel_size) -> np.ndarray:
+    """Add what lies within a distance of a mask.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (X, Y, Z)
+        Any mask.
+    radius_mm : float
+        Distance, in mm, between voxel centres.
+    voxel_size : tuple of float
+        Voxel edge lengths, in mm, in array-axis order.
+
+    Returns
+    -------
+    ndarray of bool, shape (X, Y, Z)
+
+    Examples
+    --------
+    >>> mask = np.zeros((7, 7, 7), bool)
+    >>> mask[3, 3, 3] = True
+    >>> int(dilate(mask, 1.0, (1, 1, 1)).sum()), int(dilate(mask, 1.0, (1, 1, 2)).sum())
+    (7, 5)
+    """
+    mask = np.asarray(mask, bool)
+    margin = tuple(1 + int(max(radius_mm, 0) / size) for size in voxel_size)
+    box = _bounding_box(mask, margin)
+    grown = mask.copy()
+    if box is not None and radius_mm > 0:
+        distance = ndimage.distance_transform_edt(~mask[box], sampling=voxel_size)
+        grown[box] = distance <= radius_mm + 1e-6
+    return grown
+
+
+def refine_brain_mask(
+    mask,
+    *,
+    magnitude,
+    quality=None,
+    residual=None,
+    voxel_size,
+    magnitude_fraction: float = 0.15,
+    quality_fraction: float = 0.4,
+    residual_limit: float = 0.3,
+    max_depth: float = 15.0,
+) -> tuple[np.ndarray, float]:
+    """Take unreliable voxels off the rim of a brain mask, and nothing from its inside.
+
+    A voxel is unreliable when its first-echo magnitude is far below that of the brain (air, bone),
+    when its phase is not coherent, or when no field explains its echoes. Of these voxels only the
+    compact ones that are connected to the outside and lie near it are removed. Iron-rich nuclei,
+    veins and haemorrhages are dark and incoherent too, but lie inside: they are kept, since an
+    inversion needs their field, and a hole would turn them into background.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (X, Y, Z)
+        Brain mask.
+    magnitude : ndarray of float, shape (X, Y, Z) or (X, Y, Z, E)
+        Magnitude, in arbitrary units; of several echoes the first is used, because later ones are
+        dark in good tissue near the sinuses as well.
+    quality : ndarray of float, shape (X, Y, Z), optional
+        Phase quality, in [0, 1]; high is good.
+    residual : ndarray of float, shape (X, Y, Z), optional
+        Relative residual of the field fit, in [0, 1]; low is good.
+    voxel_size : tuple of float
+        Voxel edge lengths, in mm, in array-axis order.
+    magnitude_fraction : float, optional
+        Magnitude below this fraction of the median in the mask is unreliable.
+    quality_fraction : float, optional
+        Quality below this fraction of the median in the mask is unreliable.
+    residual_limit : float, optional
+        Residual above this is unreliable.
+    max_depth : float, optional
+        Nothing is removed deeper than this below the surface of ``mask``, in mm.
+
+    Returns
+    -------
+    refined : ndarray of bool, shape (X, Y, Z)
+        One component without holes, inside ``mask`` apart from holes that it fills.
+    removed_fraction : float
+        Part of ``mask`` that is not in ``refined``, from 0 to 1.
+
+    Examples
+    --------
+    >>> image = np.full((20, 20, 20), 100.0)
+    >>> image[:5] = 1.0                                   # air at the rim ...
+    >>> image[12, 12, 12] = 1.0                           # ... and a dark spot inside
+    >>> mask = np.zeros(image.shape, bool)
+    >>> mask[2:18, 2:18, 2:18] = True
+    >>> refined, removed = refine_brain_mask(mask, magnitude=image, voxel_size=(1, 1, 1))
+    >>> bool(refined[12, 12, 12]), bool(refined[3, 10, 10]), round(removed, 2)
+    (True, False, 0.19)
+    """
+    mask = np.asarray(mask, bool)
+    if not mask.any():
+        return mask.copy(), 0.0
+    # One voxel of air around makes "connected to the outside" hold at the edge of the volume too.
+    around = tuple(slice(1, -1) for _ in range(3))
+    whole = np.pad(mask, 1)
+    bad = np.zeros(whole.shape, bool)
+    bad[around] = _unreliable(
+        mask, magnitude, quality, residual, magnitude_fraction, quality_fraction, residual_limit
+    )
+    depth = ndimage.distance_transform_edt(whole, sampling=voxel_size)
+    removable = (bad & (depth <= max_depth)) | ~whole
+    # The opening cuts paths one voxel wide: surface veins would lead the removal into the brain.
+    compact = ndimage.binary_opening(removable, FACES) | ~whole
+    outside = ndimage.binary_propagation(~whole, structure=FACES, mask=compact)
+    kept = fill_holes(largest_component(_without_spurs(whole & ~outside)))[around]
+    if not kept.any():
+        return mask.copy(), 0.0
+    return kept, float(np.count_nonzero(mask & ~kept) / np.count_nonzero(mask))
+
+
+def _unreliable(
+    mask, magnitude, quality, residual, magnitude_fraction, quality_fraction, residual_limit
+):
+    signal = np.asarray(magnitude)
+    signal = signal[..., 0] if signal.ndim == 4 else signal
+    signal = np.nan_to_num(signal.astype(np.float32), posinf=0, neginf=0)
+    bad = signal < magnitude_fraction * np.median(signal[mask])
+    if quality is not None:
+        quality = np.nan_to_num(np.asarray(quality, np.float32))
+        bad |= quality < quality_fraction * np.median(quality[mask])
+    if residual is not None:
+        bad |= ~(np.asarray(residual) <= residual_limit)
+    return bad & mask
+
+
+def _without_spurs(mask):
+    """Take off what is one voxel thin, leaving the corners of thick parts as they are."""
+    opened = ndimage.binary_opening(mask, FACES)
+    if not opened.any():
+        return mask
+    return mask & ndimage.binary_dilation(opened, ALL_NEIGHBOURS)
+
+
+def _bounding_box(mask, margin):
+    """Return slices around a mask with a margin in voxels, or None for an empty mask."""
+    box = []
+    for axis, extra in enumerate(margin):
+        others = tuple(a for a in range(mask.ndim) if a != axis)
+        found = np.flatnonzero(mask.any(axis=others))
+        if not found.size:
+            return None
+        box.append(slice(max(0, found[0] - extra), min(mask.shape[axis], found[-1] + 1 + extra)))
+    return tuple(box)

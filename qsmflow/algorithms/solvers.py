@@ -1,0 +1,180 @@
+"""Iterative solvers of linear least squares on volumes.
+
+Each takes functions for the operators, works on float32 volumes with float64 reductions, and
+returns the solution together with its history, one number for each iteration.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+from qsmflow.algorithms.operators import use_threads
+
+
+def dot(a, b):
+    """Return the inner product of two volumes, summed in double precision.
+
+    Parameters
+    ----------
+    a, b : ndarray of float32
+        C-contiguous arrays of equal size.
+
+    Returns
+    -------
+    float
+        Sum of the products.
+
+    Examples
+    --------
+    >>> dot(np.ones((2, 3), np.float32), np.full((2, 3), 2, np.float32))
+    12.0
+    """
+    use_threads()
+    return float(_dot(a.ravel(), b.ravel()))
+
+
+@njit(cache=True, parallel=True, fastmath=True)
+def _dot(a, b):
+    total = 0.0
+    for i in prange(a.size):
+        total += np.float64(a[i]) * np.float64(b[i])
+    return total
+
+
+def add_scaled(target, factor, other):
+    """Add ``factor * other`` to a volume in place.
+
+    Parameters
+    ----------
+    target, other : ndarray of float32
+        C-contiguous arrays of equal size; ``target`` changes.
+    factor : float
+        Factor.
+    """
+    use_threads()
+    _add_scaled(target.reshape(-1), np.float32(factor), other.reshape(-1))
+
+
+@njit(cache=True, parallel=True, fastmath=True)
+def _add_scaled(target, factor, other):
+    for i in prange(target.size):
+        target[i] += factor * other[i]
+
+
+def _scale_add(target, factor, other):
+    """Replace ``target`` by ``other + factor * target``."""
+    use_threads()
+    _scale_add_kernel(target.reshape(-1), np.float32(factor), other.reshape(-1))
+
+
+@njit(cache=True, parallel=True, fastmath=True)
+def _scale_add_kernel(target, factor, other):
+    for i in prange(target.size):
+        target[i] = other[i] + factor * target[i]
+
+
+def conjugate_gradient(apply, rhs, *, max_iter=50, tol=1e-3):
+    r"""Solve :math:`A x = b` for a symmetric positive semidefinite operator, from zero.
+
+    Parameters
+    ----------
+    apply : callable
+        ``apply(x) -> A x`` for a float32 volume; must return a new or reusable array.
+    rhs : ndarray of float32
+        Right-hand side :math:`b`; must lie in the range of :math:`A`.
+    max_iter : int, optional
+        Largest number of iterations.
+    tol : float, optional
+        Stop when the norm of the residual is below ``tol`` times that of ``rhs``.
+
+    Returns
+    -------
+    x : ndarray of float32
+        Solution.
+    history : list of float
+        Relative norm of the residual after each iteration.
+
+    References
+    ----------
+    .. [1] Hestenes MR, Stiefel E. J Res Natl Bur Stand 1952;49:409-436.
+       doi:10.6028/jres.049.044
+
+    Examples
+    --------
+    >>> x, history = conjugate_gradient(lambda x: 2 * x, np.full(4, 6, np.float32))
+    >>> x.tolist(), len(history)
+    ([3.0, 3.0, 3.0, 3.0], 1)
+    """
+    x = np.zeros_like(rhs)
+    residual = rhs.copy()
+    direction = residual.copy()
+    start = rho = dot(residual, residual)
+    history = []
+    while rho > 0 and len(history) < max_iter:
+        image = apply(direction)
+        curvature = dot(direction, image)
+        if curvature <= 0:
+            break
+        add_scaled(x, rho / curvature, direction)
+        add_scaled(residual, -rho / curvature, image)
+        previous, rho = rho, dot(residual, residual)
+        history.append((rho / start) ** 0.5)
+        if history[-1] < tol:
+            break
+        _scale_add(direction, rho / previous, residual)
+    return x, history
+
+
+def cgls(forward, adjoint, data, *, max_iter=50, tol=1e-3):
+    r"""Solve :math:`\min_x \|A x - b\|^2` by conjugate gradients for least squares, from zero.
+
+    The number of iterations regularises: components that :math:`A` passes well come first.
+
+    Parameters
+    ----------
+    forward, adjoint : callable
+        ``forward(x) -> A x`` and ``adjoint(r) -> A^T r``; neither may change its argument.
+    data : ndarray of float32
+        Data :math:`b`.
+    max_iter : int, optional
+        Largest number of iterations.
+    tol : float, optional
+        Stop when the norm of the gradient :math:`A^T(b - A x)` is below ``tol`` times its
+        first value.
+
+    Returns
+    -------
+    x : ndarray of float32
+        Solution.
+    history : list of float
+        Relative norm of the gradient after each iteration.
+
+    References
+    ----------
+    .. [1] Paige CC, Saunders MA. ACM Trans Math Softw 1982;8:43-71. doi:10.1145/355984.355989
+
+    Examples
+    --------
+    >>> x, _ = cgls(lambda x: 2 * x, lambda r: 2 * r, np.full(3, 4, np.float32))
+    >>> x.tolist()
+    [2.0, 2.0, 2.0]
+    """
+    residual = data.copy()
+    gradient = adjoint(residual)
+    direction = gradient.copy()
+    x = np.zeros_like(gradient)
+    start = gamma = dot(gradient, gradient)
+    history = []
+    while gamma > 0 and len(history) < max_iter:
+        image = forward(direction)
+        curvature = dot(image, image)
+        if curvature <= 0:
+            break
+        add_scaled(x, gamma / curvature, direction)
+        add_scaled(residual, -gamma / curvature, image)
+        gradient = adjoint(residual)
+        previous, gamma = gamma, dot(gradient, gradient)
+        history.append((gamma / start) ** 0.5)
+        if history[-1] < tol:
+            break
+        _scale_add(direction, gamma / previous, gradient)
+    return x, history

@@ -1,0 +1,279 @@
+"""Checks before anything is indexed: the dataset, the request, and where results shall go."""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from qsmflow.bids.findings import EXIT_DATA, EXIT_OUTPUT, EXIT_USAGE, DatasetError, Finding
+from qsmflow.bids.findings import suggestion as _suggestion
+
+_DESCRIPTION = '{"Name": "My study", "BIDSVersion": "1.11.1", "DatasetType": "raw"}'
+_DASHES = '\u2012\u2013\u2014\u2212'
+
+
+def check_arguments(argv: Sequence[str]) -> None:
+    """Refuse arguments that start with a typographic dash, as text processors make them (E91).
+
+    Raises
+    ------
+    DatasetError
+        With exit code 2, naming the argument and what it should be.
+
+    Examples
+    --------
+    >>> check_arguments(['data', 'out', 'participant', '--participant-label', '01'])
+    """
+    for argument in argv:
+        if argument[:1] and argument[0] in _DASHES:
+            wanted = '--' + argument.lstrip(_DASHES + '-')
+            message = f'argument {argument!r} starts with a typographic dash'
+            finding = Finding('E91', 'FATAL', message, remedy=f'Type it as {wanted!r}.')
+            raise DatasetError([finding], EXIT_USAGE)
+
+
+def check_dataset(bids_dir: str | os.PathLike) -> Path:
+    """Check that a folder is a raw BIDS dataset with subjects.
+
+    Parameters
+    ----------
+    bids_dir : path-like
+        Root of the dataset.
+
+    Returns
+    -------
+    pathlib.Path
+        Its absolute path.
+
+    Raises
+    ------
+    DatasetError
+        ``E90`` not there or no subjects, ``B53`` no ``dataset_description.json``, ``B50`` a
+        broken one, ``B54`` a derivative dataset.
+    """
+    root = Path(os.path.abspath(bids_dir))
+    if not root.is_dir():
+        message = f'the dataset {root} is not there'
+        remedy = 'Check the path; in a container, check that the folder is mounted.'
+        raise DatasetError([Finding('E90', 'FATAL', message, remedy=remedy)], EXIT_DATA)
+    description = root / 'dataset_description.json'
+    if not subjects(root):
+        shown = sorted(item.name for item in root.iterdir())[:12]
+        message = f'{root} holds no subject folder (sub-*)'
+        remedy = (
+            'Give the root folder of a BIDS dataset; in a container, check what is mounted there.'
+        )
+        finding = Finding('E90', 'FATAL', message, evidence={'holds': shown}, remedy=remedy)
+        raise DatasetError([finding], EXIT_DATA)
+    if not description.exists():
+        message = 'the dataset has no dataset_description.json'
+        remedy = f'Write a file of this name with: {_DESCRIPTION}'
+        finding = Finding('B53', 'FATAL', message, description.name, remedy=remedy)
+        raise DatasetError([finding], EXIT_DATA)
+    content, problem = read_json(description, description.name)
+    if problem is not None:
+        finding = Finding('B50', 'FATAL', problem.message, problem.file, remedy=problem.remedy)
+        raise DatasetError([finding], EXIT_DATA)
+    if content.get('DatasetType') == 'derivative':
+        message = 'the dataset says of itself that it is a derivative (DatasetType)'
+        remedy = 'Give the raw dataset; derivatives such as masks are given with --derivatives.'
+        finding = Finding('B54', 'FATAL', message, description.name, remedy=remedy)
+        raise DatasetError([finding], EXIT_DATA)
+    missing = [key for key in ('Name', 'BIDSVersion') if not content.get(key)]
+    if missing:
+        message = 'required keys are missing'
+        remedy = f'Complete it, for example: {_DESCRIPTION}'
+        evidence = {'missing': missing}
+        finding = Finding('B53', 'FATAL', message, description.name, evidence, remedy)
+        raise DatasetError([finding], EXIT_DATA)
+    return root
+
+
+def subjects(root: Path) -> list[str]:
+    """Return the labels of the subject folders of a dataset, sorted."""
+    return sorted(p.name[4:] for p in root.glob('sub-*') if p.is_dir() and len(p.name) > 4)
+
+
+def sessions(root: Path, subject: str) -> list[str]:
+    """Return the labels of the session folders of a subject, sorted."""
+    folders = (root / f'sub-{subject}').glob('ses-*')
+    return sorted(p.name[4:] for p in folders if p.is_dir() and len(p.name) > 4)
+
+
+def choose_labels(
+    wanted: Iterable[str] | None, available: Iterable[str], what: str, prefix: str
+) -> list[str]:
+    """Check requested labels against those there are.
+
+    Parameters
+    ----------
+    wanted : iterable of str or None
+        Labels, with or without ``prefix``; None for all.
+    available : iterable of str
+        Labels of the dataset.
+    what : str
+        How messages name them (``'participant'``).
+    prefix : str
+        What may stand before a label (``'sub-'``).
+
+    Returns
+    -------
+    list of str
+        Labels without prefix, without repetition, sorted.
+
+    Raises
+    ------
+    DatasetError
+        ``E91`` with exit code 2, if one of them is not there; names close matches.
+
+    Examples
+    --------
+    >>> choose_labels(['sub-02', '01'], ['01', '02', '03'], 'participant', 'sub-')
+    ['01', '02']
+    """
+    available = sorted(set(available))
+    if wanted is None:
+        return available
+    wanted = sorted({str(label).removeprefix(prefix) for label in wanted})
+    findings = [
+        Finding(
+            *('E91', 'FATAL', f'the dataset has no {what} {label!r}'),
+            remedy=_suggestion(label, available, what),
+        )
+        for label in wanted
+        if label not in available
+    ]
+    if findings:
+        raise DatasetError(findings, EXIT_USAGE)
+    return wanted
+
+
+def read_json(path: Path, name: str) -> tuple[dict, Finding | None]:
+    """Read a JSON object, forgiving a byte-order mark.
+
+    Returns
+    -------
+    content : dict
+        Empty if there is a problem.
+    problem : Finding or None
+        ``B50`` with line and column, or ``C58`` for a link whose target is not there.
+    """
+    if path.is_symlink() and not path.exists():
+        message, remedy = 'is a link whose target is not there', f'Fetch it: datalad get {name}'
+        evidence = {'target': os.readlink(path)}
+        return {}, Finding('C58', 'ERROR', message, name, evidence, remedy)
+    remedy = 'Correct the file; a JSON checker shows the place.'
+    try:
+        content = json.loads(path.read_bytes().decode('utf-8-sig'))
+    except OSError as error:
+        remedy = 'Give the user of this run the right to read it.'
+        message = f'cannot be read: {error.strerror}'
+        return {}, Finding('C99', 'ERROR', message, name, {}, remedy)
+    except UnicodeDecodeError as error:
+        message, evidence = 'is not UTF-8', {'byte': error.start}
+        return {}, Finding('B50', 'ERROR', message, name, evidence, 'Save it as UTF-8.')
+    except json.JSONDecodeError as error:
+        message = f'is no valid JSON: {error.msg}'
+        evidence = {'line': error.lineno, 'column': error.colno}
+        return {}, Finding('B50', 'ERROR', message, name, evidence, remedy)
+    if not isinstance(content, dict):
+        return {}, Finding('B50', 'ERROR', 'is no JSON object', name, {}, remedy)
+    return content, None
+
+
+def broken_sidecars(root: Path, labels: Iterable[str]) -> dict[str, Finding]:
+    """Read every sidecar that can concern the requested subjects, and return the broken ones.
+
+    One broken file would end the indexing of the whole dataset; here it stops only the
+    acquisitions that it applies to. Files of other subjects are not opened. Files with a
+    byte-order mark are readable here but not by pybids, and count as broken too, with a remedy
+    of their own.
+
+    Returns
+    -------
+    dict of Finding
+        By path below the dataset, with forward slashes.
+    """
+    paths = list(root.glob('*.json'))
+    for label in labels:
+        for pattern in ('*.json', 'anat/*.json', 'ses-*/*.json', 'ses-*/anat/*.json'):
+            paths += (root / f'sub-{label}').glob(pattern)
+    broken = {}
+    for path in sorted(paths):
+        name = path.relative_to(root).as_posix()
+        _, problem = read_json(path, name)
+        if problem is None and path.read_bytes().startswith(b'\xef\xbb\xbf'):
+            message, remedy = 'starts with a byte-order mark', 'Save it as UTF-8 without BOM.'
+            problem = Finding('B50', 'ERROR', message, name, {'first_bytes': 'efbbbf'}, remedy)
+        if problem is not None:
+            broken[name] = problem
+    return broken
+
+
+def check_output(
+    bids_dir: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    work_dir: str | os.PathLike | None = None,
+) -> None:
+    """Check where results and intermediate files shall go, and make the folders.
+
+    Parameters
+    ----------
+    bids_dir, output_dir : path-like
+        Input and output of the run.
+    work_dir : path-like, optional
+        Folder for intermediate files.
+
+    Raises
+    ------
+    DatasetError
+        ``E96`` (exit code 2) for folders inside the input in the wrong place, ``E99`` (exit code
+        73) for folders that cannot be made or written. Nothing is written into the input.
+    """
+    root = Path(os.path.realpath(bids_dir))
+    for path, what in ((output_dir, 'output'), (work_dir, 'work')):
+        if path is None:
+            continue
+        folder = Path(os.path.realpath(path))
+        if problem := _misplaced(root, folder, what):
+            raise DatasetError([problem], EXIT_USAGE)
+        if problem := _unwritable(folder, what):
+            raise DatasetError([problem], EXIT_OUTPUT)
+
+
+def _misplaced(root: Path, folder: Path, what: str) -> Finding | None:
+    suggested = root / 'derivatives' / 'qsmflow'
+    if what == 'work':
+        if folder == root or root in folder.parents:
+            message = f'the work folder {folder} is inside the dataset'
+            remedy = f'Choose one outside, for example {root.parent / "work"}.'
+            return Finding('E96', 'FATAL', message, remedy=remedy)
+        return None
+    if folder == root:
+        message = 'output and input are the same folder'
+    elif root in folder.parents and folder.relative_to(root).parts[0] != 'derivatives':
+        message = f'the output folder {folder} is inside the dataset, but not in derivatives'
+    elif folder == root / 'derivatives':
+        message = 'the output folder is the derivatives folder itself'
+    elif re.match(r'sub-[^/]+$', folder.name):
+        message = f'the output folder {folder} has the name of a subject'
+    elif folder in root.parents:
+        message = f'the output folder {folder} contains the dataset'
+    else:
+        return None
+    return Finding('E96', 'FATAL', message, remedy=f'Use for example {suggested}.')
+
+
+def _unwritable(folder: Path, what: str) -> Finding | None:
+    probe = folder / f'.qsmflow-{os.getpid()}'
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        message = f'the {what} folder {folder} cannot be written: {error.strerror}'
+        evidence = {'uid': os.getuid(), 'gid': os.getgid()}
+        remedy = 'Change its owner or rights, or choose another folder.'
+        return Finding('E99', 'FATAL', message, evidence=evidence, remedy=remedy)
+    return None

@@ -1,0 +1,206 @@
+"""Images that go with a series: the T1w of its subject and a brain mask from derivatives."""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from qsmflow.bids.checks_files import inspect_image
+from qsmflow.bids.checks_geometry import corner_shift
+from qsmflow.bids.findings import Finding, stopping
+from qsmflow.bids.names import IMAGE_EXTENSIONS, parse_name
+from qsmflow.bids.series import GRESeries, series_name
+from qsmflow.io import GRID_TOLERANCE
+
+
+class NamedImage(Protocol):
+    """What is needed of an image of the dataset."""
+
+    path: str
+    relative: str
+    entities: dict[str, str]
+    suffix: str
+
+
+def rank_t1w(
+    images: Sequence[NamedImage], subject: str, session: str | None, run: str | None
+) -> list[tuple[NamedImage, str]]:
+    """Order the anatomical images of a subject by how well they suit a series.
+
+    First those of the same session, then those of others; within a session without contrast
+    agent first, then the nearest run. The label of ``acq`` never counts: anatomical and
+    gradient-echo scans have no reason to share it.
+
+    Parameters
+    ----------
+    images : sequence of NamedImage
+        Images of the dataset.
+    subject, session, run : str or None
+        Labels of the series.
+
+    Returns
+    -------
+    list of (NamedImage, str)
+        Best first, each with the reason that should be told (empty if it is the only one of
+        the session).
+    """
+    found = [
+        image
+        for image in images
+        if image.suffix == 'T1w'
+        and image.entities.get('sub') == subject
+        and 'part' not in image.entities
+        and 'echo' not in image.entities
+    ]
+    wanted = _number(run)
+
+    def rank(image: NamedImage) -> tuple:
+        return (
+            image.entities.get('ses') != session,
+            'ce' in image.entities,
+            abs(_number(image.entities.get('run')) - wanted),
+            len(image.entities),
+            image.relative,
+        )
+
+    found.sort(key=rank)
+    same = sum(image.entities.get('ses') == session for image in found)
+    ranked = []
+    for image in found:
+        note = ''
+        if image.entities.get('ses') != session:
+            note = f'from another session ({image.entities.get("ses") or "none"})'
+        elif same > 1:
+            note = f'one of {same} of this session'
+        ranked.append((image, note))
+    return ranked
+
+
+def add_t1w(
+    series: GRESeries, images: Sequence[NamedImage], bids_dir: str, cache: dict
+) -> GRESeries:
+    """Give a series the anatomical image of its subject.
+
+    Parameters
+    ----------
+    series : GRESeries
+        The series.
+    images : sequence of NamedImage
+        Images of the dataset.
+    bids_dir : str
+        Root of the dataset.
+    cache : dict
+        Results of images already read; filled here.
+
+    Returns
+    -------
+    GRESeries
+        With ``t1w``, ``t1w_note`` and the findings ``D81`` (none usable), ``D82`` (a choice was
+        made, or a better one is damaged).
+    """
+    entities = dict(series.entities)
+    ranked = rank_t1w(images, series.subject, series.session, entities.get('run'))
+    findings = []
+    for image, note in ranked:
+        if image.path not in cache:
+            cache[image.path] = stopping(inspect_image(image.path, image.relative)[1])
+        problems = cache[image.path]
+        if problems:
+            evidence = {'code': problems[0].code}
+            message = f'cannot be used as anatomical image: {problems[0].message}'
+            remedy = problems[0].remedy
+            findings.append(Finding('D82', 'WARN', message, image.relative, evidence, remedy))
+            continue
+        if note:
+            elsewhere = note.startswith('from')
+            message = f'is used as anatomical image: {note}'
+            evidence = {'candidates': [other.relative for other, _ in ranked]}
+            level = 'WARN' if elsewhere else 'INFO'
+            findings.append(Finding('D82', level, message, image.relative, evidence))
+        return dataclasses.replace(
+            series, t1w=image.path, t1w_note=note, findings=(*series.findings, *findings)
+        )
+    message = 'the subject has no usable T1w: the magnitude is registered to the template'
+    name = os.path.relpath(series.files[0], bids_dir)
+    findings.append(Finding('D81', 'WARN', message, name))
+    return dataclasses.replace(series, findings=(*series.findings, *findings))
+
+
+def add_mask(
+    series: GRESeries,
+    derivatives: Mapping[str, str | os.PathLike],
+    query: Mapping[str, Any] | None = None,
+) -> tuple[GRESeries, Finding | None]:
+    """Give a series a brain mask of a derivative dataset, if there is one for it.
+
+    A mask belongs to a series if its name has the entities of the series, ``desc-brain`` or
+    ``label-brain``, and no ``space``.
+
+    Parameters
+    ----------
+    series : GRESeries
+        The series.
+    derivatives : mapping
+        Names and roots of derivative datasets; the first that has a mask is taken.
+    query : mapping, optional
+        Values that ``desc`` or ``label`` must have instead of ``brain``.
+
+    Returns
+    -------
+    series : GRESeries
+        With ``mask``, and an INFO finding that names it.
+    problem : Finding or None
+        ``D77`` if the mask lies on another grid: a mask that was asked for is never replaced
+        silently.
+    """
+    for dataset, root in derivatives.items():
+        folder = Path(root) / f'sub-{series.subject}'
+        for path in sorted(folder.rglob('*_mask.nii*')) if folder.is_dir() else ():
+            if not _is_mask_of(path.name, series, query or {}):
+                continue
+            name = f'{dataset}:{path.relative_to(root).as_posix()}'
+            facts, findings = inspect_image(path, name)
+            if stopping(findings):
+                return series, stopping(findings)[0]
+            if problem := _off_grid(facts, series, name):
+                return series, problem
+            note = Finding('D77', 'INFO', 'is used as brain mask', name)
+            path = str(path.absolute())
+            return dataclasses.replace(series, mask=path, findings=(*series.findings, note)), None
+    return series, None
+
+
+def _off_grid(facts, series: GRESeries, name: str) -> Finding | None:
+    evidence = {'shape': list(facts.shape), 'expected': list(series.shape)}
+    if facts.shape == series.shape:
+        shift = corner_shift(series.shape, np.array(series.affine), facts.affine)
+        if shift <= GRID_TOLERANCE:
+            return None
+        evidence['corner_shift_mm'] = shift
+    message = f'the mask does not lie on the grid of {series.name}'
+    remedy = 'Resample it to the gradient-echo image (nearest neighbour), or do not give it.'
+    return Finding('D77', 'ERROR', message, name, evidence, remedy)
+
+
+def _is_mask_of(name: str, series: GRESeries, query: Mapping[str, Any]) -> bool:
+    entities, suffix, extension = parse_name(name)
+    if suffix != 'mask' or extension not in IMAGE_EXTENSIONS or 'space' in entities:
+        return False
+    if query:
+        if any(entities.get(key) != value for key, value in query.items()):
+            return False
+    elif 'brain' not in (entities.get('desc'), entities.get('label')):
+        return False
+    own = {k: v for k, v in entities.items() if k not in ('desc', 'label', 'echo', 'part', 'res')}
+    return own == {key: value for key, value in own.items() if key in dict(series.entities)} and (
+        series_name(own) == series.name
+    )
+
+
+def _number(run: str | None) -> int:
+    """Return a run as a number; a scan without the entity is the first."""
+    digits = ''.join(c for c in run or '' if c.isdigit())
+    return int(digits) if digits else 1

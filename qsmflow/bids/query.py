@@ -1,0 +1,320 @@
+"""From a dataset to checked series: index, group, check, and tell the plan."""
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qsmflow.algorithms.phase import parse_scaling
+from qsmflow.bids import checks_dataset, companions
+from qsmflow.bids.checks_geometry import parse_b0_dir
+from qsmflow.bids.findings import EXIT_DATA, EXIT_USAGE, DatasetError, Finding, suggestion
+from qsmflow.bids.grouping import Failure, Image, assemble_groups, group_images, unrelated
+from qsmflow.bids.names import IMAGE_EXTENSIONS, is_usable_name, looks_like_gre, parse_name
+from qsmflow.bids.series import GRESeries, SeriesOptions
+
+#: Queries that ``bids_filter`` can narrow.
+QUERIES = ('megre', 't1w', 'mask')
+_OTHER_FOLDERS = (
+    'func|dwi|fmap|perf|eeg|ieeg|meg|pet|micr|beh|nirs|motion|mrs',
+    'code|stimuli|sourcedata|models|derivatives|phenotype|logs',
+)
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What a dataset gives.
+
+    Attributes
+    ----------
+    bids_dir : str
+        Root of the dataset.
+    series : tuple of GRESeries
+        Series that will be processed, sorted by name.
+    failed : tuple of (str, tuple of Finding)
+        Name and findings of each acquisition that cannot be processed.
+    findings : tuple of Finding
+        Findings that belong to no acquisition.
+    """
+
+    bids_dir: str
+    series: tuple[GRESeries, ...]
+    failed: tuple[Failure, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """Exit status of a dry run: 0, 1 if an acquisition failed, 65 if all did."""
+        if not self.series:
+            return EXIT_DATA
+        return 1 if self.failed else 0
+
+
+def collect(
+    bids_dir: str | os.PathLike,
+    *,
+    participant_label: Iterable[str] | None = None,
+    session_label: Iterable[str] | None = None,
+    acq_label: Iterable[str] | None = None,
+    run_label: Iterable[str] | None = None,
+    bids_filter: Mapping[str, Mapping[str, Any]] | None = None,
+    phase_scale: str = 'auto',
+    field_strength: float | None = None,
+    b0_dir: str | Sequence[float] | None = None,
+    echoes: Iterable[int] | None = None,
+    derivatives: Mapping[str, str | os.PathLike] | None = None,
+) -> Collection:
+    """Find the gradient-echo series of a dataset and check each of them.
+
+    Parameters
+    ----------
+    bids_dir : path-like
+        Root of a raw BIDS dataset. It is only read.
+    participant_label, session_label, acq_label, run_label : iterable of str, optional
+        Labels to use, with or without prefix; None for all.
+    bids_filter : mapping, optional
+        For ``'megre'``, ``'t1w'`` and ``'mask'``: entities of pybids and the values they must
+        have. None means that the entity must be absent, ``'*'`` that it must be present.
+    phase_scale : str, optional
+        ``'auto'``, or the rule for stored phase values.
+    field_strength : float, optional
+        In T, for sidecars without one.
+    b0_dir : str or sequence of float, optional
+        Direction of the main field in array axes (``'x'``, ``'y'``, ``'z'``, a vector);
+        ``'affine'`` or None takes it from the header.
+    echoes : iterable of int, optional
+        Echo numbers to use; None for all.
+    derivatives : mapping, optional
+        Names and roots of derivative datasets, in which brain masks are looked for.
+
+    Returns
+    -------
+    Collection
+        Series and failures; at least one of either.
+
+    Raises
+    ------
+    DatasetError
+        If nothing can start: exit code 2 for a wrong request, 65 for a dataset without
+        gradient-echo data.
+    ValueError
+        If ``phase_scale`` or ``b0_dir`` cannot be read.
+    """
+    root = checks_dataset.check_dataset(bids_dir)
+    labels = checks_dataset.choose_labels(
+        participant_label, checks_dataset.subjects(root), 'participant', 'sub-'
+    )
+    wanted = _wanted_labels(root, labels, session_label)
+    filters = _check_filters(bids_filter)
+    options = SeriesOptions(
+        phase_scale=phase_scale,
+        field_strength=field_strength,
+        b0_dir=b0_dir,
+        echoes=None if echoes is None else tuple(sorted({int(n) for n in echoes})),
+    )
+    # A wrong request fails here, not once for each series.
+    parse_b0_dir(b0_dir, np.eye(4))
+    parse_scaling(phase_scale)
+    broken = checks_dataset.broken_sidecars(root, labels)
+    layout = _index(root, labels, broken)
+    images = _images(layout, root, labels)
+    images = [image for image in images if wanted is None or image.session in wanted]
+    candidates = _narrow(images, layout, filters.get('megre'), acq_label, run_label)
+    groups, misnamed, findings = group_images(candidates)
+    series, failed = assemble_groups(groups, misnamed, broken, options, str(root))
+    _check_something(root, series, failed, findings, candidates)
+    failed += _empty_subjects(labels, series, failed, images)
+    anatomical = _filtered(images, layout, filters.get('t1w'))
+    complete, lost = _add_companions(
+        series, anatomical, derivatives or {}, filters.get('mask'), str(root)
+    )
+    failed += lost
+    findings += unrelated(broken, images)
+    return Collection(
+        bids_dir=str(root),
+        series=tuple(sorted(complete, key=lambda item: item.name)),
+        failed=tuple(sorted(failed, key=lambda item: item[0])),
+        findings=tuple(findings),
+    )
+
+
+def _wanted_labels(
+    root: Path, labels: Sequence[str], session_label: Iterable[str] | None
+) -> set[str] | None:
+    """Return the requested sessions, or None for all."""
+    if session_label is None:
+        return None
+    available = {ses for label in labels for ses in checks_dataset.sessions(root, label)}
+    return set(checks_dataset.choose_labels(session_label, available, 'session', 'ses-'))
+
+
+def _check_filters(bids_filter: Mapping | None) -> dict[str, dict[str, Any]]:
+    """Check the names of queries and translate their values for pybids."""
+    from bids.layout import Query
+
+    special = {None: Query.NONE, '*': Query.ANY}
+    filters = {}
+    for name, query in (bids_filter or {}).items():
+        if name not in QUERIES or not isinstance(query, Mapping):
+            message = f'the filter has an unknown query {name!r}'
+            remedy = suggestion(str(name), QUERIES, 'query')
+            raise DatasetError([Finding('E91', 'FATAL', message, remedy=remedy)], EXIT_USAGE)
+        filters[name] = {
+            key: special[value] if isinstance(value, (str, type(None))) and value in special
+            else value
+            for key, value in query.items()
+        }  # fmt: skip
+    return filters
+
+
+def _index(root: Path, labels: Sequence[str], broken: Iterable[str]):
+    """Index the anatomical images of the requested subjects only.
+
+    Broken sidecars are hidden: one of them would stop the indexing of the whole dataset. Names
+    are not validated here, so that wrong ones can be told.
+    """
+    from bids import BIDSLayout, BIDSLayoutIndexer
+
+    chosen = '|'.join(re.escape(label) for label in labels)
+    subject_folders, root_folders = _OTHER_FOLDERS
+    ignore = [
+        re.compile(rf'^/sub-(?!(?:{chosen})(?:/|$))'),
+        re.compile(rf'^/sub-[^/]+/(?:ses-[^/]+/)?(?:{subject_folders})(?:/|$)'),
+        re.compile(rf'^/(?:{root_folders})(?:/|$)'),
+        re.compile(r'/\.'),
+        *(re.compile(f'^/{re.escape(path)}$') for path in broken),
+    ]
+    indexer = BIDSLayoutIndexer(validate=False, ignore=ignore)
+    return BIDSLayout(root, indexer=indexer)
+
+
+def _images(layout, root: Path, labels: Sequence[str]) -> list[Image]:
+    """Return all images in the ``anat`` folders, the ones that pybids does not know included.
+
+    Raises
+    ------
+    RuntimeError
+        If pybids did not index an image with a valid name: its metadata would be missed.
+    """
+    known = {str(file.path): file for file in layout.get_files().values()}
+    images = []
+    for label in labels:
+        folder = root / f'sub-{label}'
+        paths = [*folder.glob('anat/*.nii*'), *folder.glob('ses-*/anat/*.nii*')]
+        for path in sorted(paths):
+            entities, suffix, extension = parse_name(path.name)
+            if extension not in IMAGE_EXTENSIONS or path.name.startswith('.'):
+                continue
+            file = known.get(str(path))
+            relative = path.relative_to(root).as_posix()
+            if file is None and is_usable_name(relative):
+                raise RuntimeError(f'{relative} was not indexed; please report this')
+            metadata = {} if file is None else dict(file.get_metadata())
+            images.append(Image(str(path), relative, entities, suffix, metadata))
+    return images
+
+
+def _filtered(images: Sequence[Image], layout, query: Mapping | None) -> list[Image]:
+    """Keep the images that a filter of the user keeps."""
+    if not query:
+        return list(images)
+    try:
+        kept = {str(file.path) for file in layout.get(**{'invalid_filters': 'error', **query})}
+    except ValueError as error:
+        finding = Finding(
+            *('E91', 'FATAL', f'the filter {dict(query)} cannot be used: {error}'),
+            remedy='Use entities of pybids, such as acquisition, run, session, suffix.',
+        )
+        raise DatasetError([finding], EXIT_USAGE) from error
+    return [image for image in images if image.path in kept]
+
+
+def _narrow(
+    images: Sequence[Image],
+    layout,
+    query: Mapping | None,
+    acq_label: Iterable[str] | None,
+    run_label: Iterable[str] | None,
+) -> list[Image]:
+    """Keep the gradient-echo images of the requested acquisitions and runs."""
+    chosen = [image for image in images if looks_like_gre(image.name)]
+    chosen = _filtered(chosen, layout, query)
+    requests = (('acq', 'acquisition', acq_label), ('run', 'run', run_label))
+    for key, what, labels in requests:
+        if labels is None:
+            continue
+        available = {image.entities[key] for image in chosen if key in image.entities}
+        if key == 'run':  # run-01 and run-1 are one label to its user
+            padded = {label.lstrip('0') or '0': label for label in available}
+            labels = [
+                padded.get(str(n).removeprefix('run-').lstrip('0') or '0', n) for n in labels
+            ]
+        kept = checks_dataset.choose_labels(labels, available, what, f'{key}-')
+        chosen = [image for image in chosen if image.entities.get(key) in kept]
+    return chosen
+
+
+def _check_something(
+    root: Path,
+    series: Sequence[GRESeries],
+    failed: Sequence[Failure],
+    findings: Sequence[Finding],
+    candidates: Sequence[Image],
+) -> None:
+    """Raise if the dataset has no gradient-echo data at all."""
+    if series or failed:
+        return
+    message = 'no gradient-echo data with phase were found'
+    remedy = (
+        'Expected are files such as sub-01/anat/sub-01_echo-1_part-phase_MEGRE.nii.gz with the '
+        'magnitude beside them; check names and labels.'
+    )
+    evidence = {'dataset': root.name, 'images_considered': len(candidates)}
+    finding = Finding('E90', 'FATAL', message, evidence=evidence, remedy=remedy)
+    raise DatasetError([finding, *findings], EXIT_DATA)
+
+
+def _empty_subjects(
+    labels: Sequence[str],
+    series: Sequence[GRESeries],
+    failed: Sequence[Failure],
+    images: Sequence[Image],
+) -> list[Failure]:
+    """Report each requested subject without any gradient-echo series."""
+    served = {f'sub-{item.subject}' for item in series}
+    served |= {name.split('_')[0].split('/')[0] for name, _ in failed}
+    empty = []
+    for label in labels:
+        name = f'sub-{label}'
+        if name in served:
+            continue
+        shown = [i.name for i in images if i.entities.get('sub') == label]
+        message = 'has no gradient-echo data with phase'
+        remedy = 'Check the names of its files, or leave it out with --participant-label.'
+        finding = Finding('B28', 'ERROR', message, name, {'anat': shown[:10]}, remedy)
+        empty.append((name, (finding,)))
+    return empty
+
+
+def _add_companions(
+    series: Sequence[GRESeries],
+    anatomical: Sequence[Image],
+    derivatives: Mapping[str, str | os.PathLike],
+    mask_query: Mapping | None,
+    root: str,
+) -> tuple[list[GRESeries], list[Failure]]:
+    """Give each series its T1w and mask; a mask that does not fit fails the series."""
+    complete, failed = [], []
+    cache: dict = {}
+    for item in series:
+        item = companions.add_t1w(item, anatomical, root, cache)
+        item, problem = companions.add_mask(item, derivatives, mask_query)
+        if problem:
+            failed.append((item.name, (*item.findings, problem)))
+        else:
+            complete.append(item)
+    return complete, failed

@@ -1,0 +1,125 @@
+"""The process's environment: folders that can be written, and threads within the limits.
+
+In a container the root is read-only, the user has no home and no entry in the password file, and
+variables of the host may reach in. Libraries look for their folders and thread counts when they
+are imported, so :func:`prepare` runs before any of them.
+"""
+
+import os
+import tempfile
+from collections.abc import MutableMapping
+from pathlib import Path
+
+from qsmflow.settings import Settings
+
+_THREADS = (
+    'OMP_NUM_THREADS',
+    'OPENBLAS_NUM_THREADS',
+    'MKL_NUM_THREADS',
+    'NUMBA_NUM_THREADS',
+)
+_FOLDERS = ('HOME', 'MPLCONFIGDIR', 'XDG_CACHE_HOME', 'NUMBA_CACHE_DIR')
+
+
+def prepare(settings: Settings, environ: MutableMapping[str, str] = os.environ) -> None:
+    """Make output and work folder, and set variables for libraries and child processes.
+
+    A dry run makes neither folder, and the group level needs no work folder.
+
+    Parameters
+    ----------
+    settings : Settings
+        Settings of the run.
+    environ : mapping, optional
+        Environment to change.
+
+    Raises
+    ------
+    OSError
+        If output or work folder cannot be made or written. Its ``exit_code`` is 73.
+    """
+    work_dir = Path(settings.execution.work_dir)
+    if not settings.execution.dry_run:
+        require_writable(settings.bids.output_dir, 'OUTPUT_DIR')
+        if settings.bids.analysis_level == 'participant':
+            require_writable(work_dir, '-w/--work-dir')
+    temporary = _temporary_folder(work_dir, settings.execution.run_uuid, environ)
+    for name in _THREADS:
+        environ[name] = str(settings.resources.omp_nthreads)
+    # Registration gives the same result twice only with one thread and a seed, both set early.
+    environ['ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS'] = '1'
+    environ['ANTS_RANDOM_SEED'] = str(settings.execution.random_seed)
+    environ.setdefault('MPLBACKEND', 'Agg')
+    # nipype's Slurm plugin asks for it, and containers and cron do not set it.
+    environ.setdefault('LOGNAME', environ.get('USER', 'qsmflow'))
+    for name in _FOLDERS:
+        value = environ.get(name)
+        usable = value and _can_be_made(Path(value))
+        needed = name == 'HOME' or value is not None
+        if needed and not usable:
+            folder = temporary / name.lower()
+            folder.mkdir(parents=True, exist_ok=True)
+            environ[name] = str(folder)
+
+
+def require_writable(path: str | Path, option: str) -> Path:
+    """Make a folder and write a file into it, to know before the work rather than after.
+
+    Parameters
+    ----------
+    path : str or Path
+        Folder.
+    option : str
+        Option that names it, for the message.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made or written; ``exit_code`` is 73.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path) as handle:
+            handle.write(b'0')
+    except OSError as error:
+        failure = OSError(
+            error.errno,
+            f'{option}: {path} cannot be written by user {os.getuid()}, group {os.getgid()} '
+            f'({error.strerror}). Give another folder, or mount it writable',
+        )
+        failure.exit_code = 73
+        raise failure from error
+    return path
+
+
+def _temporary_folder(work_dir: Path, run_uuid: str, environ: MutableMapping[str, str]) -> Path:
+    """Return our folder for temporary files, in the work folder if there is no other.
+
+    Python falls back to the current folder, which is no place for temporary files.
+    """
+    try:
+        usual = Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        usual = Path.cwd()
+    if usual.absolute() != Path.cwd():
+        return usual / f'qsmflow-{os.getuid()}'
+    folder = work_dir / run_uuid / 'tmp'
+    folder.mkdir(parents=True, exist_ok=True)
+    environ['TMPDIR'] = str(folder)
+    tempfile.tempdir = None  # ask again
+    return folder
+
+
+def _can_be_made(path: Path) -> bool:
+    """Tell whether a folder can be written, or its nearest existing parent can."""
+    if not path.is_absolute():
+        return False
+    while not path.exists():
+        path = path.parent
+    return path.is_dir() and os.access(path, os.W_OK)

@@ -1,0 +1,232 @@
+"""Run a graph: plugin, memory and threads, progress, and what failed."""
+
+import logging
+import multiprocessing
+import os
+import re
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+from nipype import config as nipype_config
+from nipype import logging as nipype_logging
+from nipype.pipeline.plugins import LinearPlugin, MultiProcPlugin
+
+from qsmflow.cli import progress
+from qsmflow.engine import Workflow
+from qsmflow.settings import Settings
+
+
+@dataclass(frozen=True)
+class NodeFailure:
+    """A node that failed.
+
+    Attributes
+    ----------
+    group : str
+        Series, or T1w image, that the node belongs to.
+    node : str
+        Full name of the node.
+    reason : str
+        Last line of its traceback.
+    crash_file : str
+        The whole traceback and the node's inputs.
+    """
+
+    group: str
+    node: str
+    reason: str
+    crash_file: str
+
+
+class WorkerKilledError(RuntimeError):
+    """A worker process disappeared, as a rule because the machine was out of memory."""
+
+
+class SafeMultiProcPlugin(MultiProcPlugin):
+    """``MultiProc`` that ends when a worker is killed, instead of waiting for it for ever."""
+
+    _broken: BaseException | None = None
+
+    def __init__(self, plugin_args=None):
+        super().__init__(plugin_args=plugin_args)
+        self.pool.shutdown()
+        self.pool = ProcessPoolExecutor(
+            max_workers=self.processors,
+            initializer=_start_worker,
+            initargs=(self._cwd, self.plugin_args['log_level']),
+            mp_context=multiprocessing.get_context('forkserver'),
+        )
+
+    def _async_callback(self, args):
+        try:
+            args.result()
+        except BrokenProcessPool as error:
+            self._broken = error
+            return
+        super()._async_callback(args)
+
+    def _send_procs_to_workers(self, updatehash=False, graph=None):
+        if self._broken is not None:
+            running = [str(self.procs[i]) for i, on in enumerate(self.proc_pending) if on]
+            raise WorkerKilledError(
+                f'a worker was killed, usually for want of memory, while running {running}. '
+                'Give the run more memory, or fewer processes with --nprocs, and start it again: '
+                'finished steps are not repeated.'
+            ) from self._broken
+        return super()._send_procs_to_workers(updatehash=updatehash, graph=graph)
+
+
+def _start_worker(folder: str, log_level: int) -> None:
+    """Set up a worker process: its folder, and nipype's loggers, which it does not inherit."""
+    os.chdir(folder)
+    quiet_nipype(log_level)
+
+
+def quiet_nipype(level: int) -> None:
+    """Set the level of nipype's loggers."""
+    for name in ('nipype.workflow', 'nipype.interface', 'nipype.utils'):
+        logging.getLogger(name).setLevel(level)
+
+
+def log_level(settings: Settings) -> int:
+    """Return the level of nipype's loggers: progress is shown by other means."""
+    return logging.INFO if settings.execution.verbosity > 0 else logging.CRITICAL
+
+
+def configure_nipype(settings: Settings, crash_dir: Path) -> None:
+    """Set nipype's own options: content hashes, text crash files, no network, quiet log.
+
+    A workflow copies them when it is built, so this comes first.
+    """
+    nipype_config.update_config(
+        {
+            'execution': {
+                'crashdump_dir': str(crash_dir),
+                'crashfile_format': 'txt',
+                'hash_method': 'content',
+                'check_version': 'false',
+                'stop_on_first_crash': str(settings.execution.stop_on_first_crash).lower(),
+                'remove_unnecessary_outputs': 'false',
+                'poll_sleep_duration': '0.2',
+            },
+            'logging': {'log_to_file': 'false'},
+        }
+    )
+    nipype_logging.update_logging(nipype_config)
+    quiet_nipype(log_level(settings))
+
+
+def run_graph(workflow: Workflow, settings: Settings, crash_dir: Path) -> tuple[NodeFailure, ...]:
+    """Run a workflow and return the nodes that failed.
+
+    Parameters
+    ----------
+    workflow : Workflow
+        What to run, built after :func:`configure_nipype`; its ``base_dir`` is set.
+    settings : Settings
+        Resources and behaviour on failure.
+    crash_dir : Path
+        Where crash files go.
+
+    Returns
+    -------
+    tuple of NodeFailure
+        Empty if everything finished.
+
+    Raises
+    ------
+    WorkerKilledError
+        If a worker process was killed.
+    """
+    before = set(crash_dir.glob('crash-*'))
+    live = sys.stderr.isatty() and settings.execution.verbosity == 0
+    with progress.Monitor(_count_nodes(workflow), live=live) as monitor:
+        progress.watch(monitor)
+        try:
+            workflow.run(plugin=_plugin(settings))
+        except WorkerKilledError:
+            raise
+        except Exception as error:
+            # nipype raises once, at the end, for all failed nodes; each has a crash file.
+            if not set(crash_dir.glob('crash-*')) - before and not monitor.failures:
+                raise
+            logging.getLogger(__name__).debug('the graph ended with: %s', error)
+        finally:
+            progress.watch(None)
+    return _failures(crash_dir, before)
+
+
+def _plugin(settings: Settings):
+    if settings.execution.plugin_file:
+        return _plugin_from_file(settings.execution.plugin_file)
+    arguments = {'status_callback': progress.status_callback}
+    if settings.resources.nprocs == 1:
+        return LinearPlugin(plugin_args=arguments)
+    return SafeMultiProcPlugin(
+        plugin_args={
+            **arguments,
+            'n_procs': settings.resources.nprocs,
+            'memory_gb': settings.resources.mem_gb,
+            'raise_insufficient': False,
+            'log_level': log_level(settings),
+        }
+    )
+
+
+def _plugin_from_file(path: str):
+    """Make the plugin that a TOML or YAML file names: ``plugin`` and ``plugin_args``."""
+    import tomllib
+    from importlib import import_module
+
+    text = Path(path).read_text(encoding='utf-8')
+    if path.endswith('.toml'):
+        content = tomllib.loads(text)
+    else:
+        import yaml
+
+        content = yaml.safe_load(text)
+    arguments = {**content.get('plugin_args', {}), 'status_callback': progress.status_callback}
+    plugins = import_module('nipype.pipeline.plugins')
+    return getattr(plugins, f'{content["plugin"]}Plugin')(plugin_args=arguments)
+
+
+def _count_nodes(workflow: Workflow) -> dict[str, int]:
+    """Count the nodes of each group that will run; doors of workflows are not run."""
+    totals: dict[str, int] = {}
+    for name in workflow.list_node_names():
+        if name.rpartition('.')[2] in ('inputnode', 'outputnode'):
+            continue
+        group, _ = progress.describe(f'{workflow.name}.{name}')
+        totals[group] = totals.get(group, 0) + 1
+    return totals
+
+
+def _failures(crash_dir: Path, before: set[Path]) -> tuple[NodeFailure, ...]:
+    """Read node and reason from the new crash files."""
+    failures = {}
+    for path in sorted(set(crash_dir.glob('crash-*')) - before):
+        text = path.read_text(encoding='utf-8', errors='replace')
+        node = re.search(r'^Node: (.+)$', text, re.MULTILINE)
+        name = node.group(1).strip() if node else path.stem
+        failures[name] = NodeFailure(
+            group=progress.describe(name)[0],
+            node=name,
+            reason=_last_error(text),
+            crash_file=str(path),
+        )
+    return tuple(failures.values())
+
+
+def _last_error(text: str) -> str:
+    r"""Return the message of the exception that ended a traceback.
+
+    Examples
+    --------
+    >>> _last_error('Traceback:\\n  File "x", line 1\\nValueError: no brain found\\n\\n')
+    'ValueError: no brain found'
+    """
+    lines = re.findall(r'^\s*([A-Za-z_.]+(?:Error|Exception|Interrupt)\b.*)$', text, re.MULTILINE)
+    return lines[-1].strip() if lines else 'see the crash file'

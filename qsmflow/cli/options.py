@@ -1,0 +1,443 @@
+"""The options of the command line, in small groups.
+
+Every option but the few in ``NOT_SETTINGS`` names the setting it fills as its ``dest``, such as
+``reconstruction.inversion``. Options that are not given leave no trace in the namespace, so that
+defaults, configuration file and command line can be laid over one another.
+"""
+
+import argparse
+import sys
+
+from qsmflow import __version__
+from qsmflow.algorithms.catalog import STAGES
+from qsmflow.cli import values
+from qsmflow.settings import (
+    ANALYSIS_LEVELS,
+    MASK_METHODS,
+    OUTPUT_LEVELS,
+    OUTPUT_SPACES,
+    PHASE_SIGNS,
+    REFERENCE_REGIONS,
+)
+
+#: Options that fill no setting of their own.
+NOT_SETTINGS = ('help', 'version', 'config_file', 'notrack')
+#: Option of each stage; ``--<option>-param`` sets its parameters.
+STAGE_OPTIONS = {
+    'unwrapping': 'unwrap',
+    'field': 'field-fit',
+    'background': 'bgfr',
+    'inversion': 'inversion',
+    'relaxometry': 'relaxometry',
+}
+_STAGE_HELP = {
+    'unwrapping': 'phase unwrapping',
+    'field': 'fit of the total field to all echoes',
+    'background': 'background field removal',
+    'inversion': 'dipole inversion',
+    'relaxometry': 'R2* fit',
+}
+POSITIONALS_FIRST = 'BIDS_DIR, OUTPUT_DIR and {participant,group} come before all options'
+_USAGE = 'qsmflow BIDS_DIR OUTPUT_DIR {participant,group} [options]'
+_DESCRIPTION = """\
+Quantitative susceptibility mapping: from multi-echo gradient-echo magnitude and phase in a BIDS
+dataset to susceptibility and R2* maps in ppm and 1/s, region tables and a report per participant.
+"""
+_EPILOG = """\
+examples:
+  qsmflow /data/study /data/study/derivatives/qsmflow participant --participant-label 01 02
+  qsmflow /data/study /data/study/derivatives/qsmflow group
+  qsmflow /data/study /tmp/out participant --dry-run
+
+Labels are given with or without 'sub-', 'ses-', 'acq-' and 'run-'. Every option can also be
+written with underscores. Exit codes: 0 all is well; 1 at least one acquisition failed; 2 wrong
+usage; 65 nothing in the dataset can be used; 70 an error of the program; 73 a folder cannot be
+written; 127 a tool is missing; 130 and 143 interrupted.
+
+More: docs/usage.md, docs/outputs.md and docs/methods.md of the source.
+"""
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Show one spelling of each option, and its value once."""
+
+    def __init__(self, prog):
+        super().__init__(prog, max_help_position=30, width=100)
+
+    def _format_action_invocation(self, action):
+        if not action.option_strings:
+            return super()._format_action_invocation(action)
+        names = [name for name in action.option_strings if '_' not in name]
+        shown = [name for name in names if not name.startswith('--')][:1]
+        shown += [name for name in names if name.startswith('--')][:1]
+        if action.nargs == 0:
+            return ', '.join(shown)
+        default = self._get_default_metavar_for_optional(action)
+        return f'{", ".join(shown)} {self._format_args(action, default)}'
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that ends a usage error by naming the exit code."""
+
+    def error(self, message):
+        """Print the message and leave with exit code 2."""
+        if 'are required' in message:
+            # Options with several values swallow what follows them.
+            message += f' ({POSITIONALS_FIRST})'
+        self.print_usage(sys.stderr)
+        self.exit(
+            2,
+            f'{self.prog}: error: {message}\n'
+            f'{self.prog}: nothing was run; exit code 2 (usage error).\n',
+        )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser.
+
+    Returns
+    -------
+    argparse.ArgumentParser
+        Parser whose namespace holds only what was given.
+    """
+    parser = Parser(
+        prog='qsmflow',
+        usage=_USAGE,
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=HelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    for add in (
+        _add_positionals,
+        _add_selection,
+        _add_pipeline,
+        _add_methods,
+        _add_outputs,
+        _add_resources,
+        _add_execution,
+        _add_other,
+    ):
+        add(parser)
+    return parser
+
+
+def _option(group, *names: str, **keywords) -> None:
+    """Add an option in both spellings, with dashes and with underscores."""
+    spellings = [name[:2] + name[2:].replace('-', '_') for name in names if name.startswith('--')]
+    group.add_argument(*dict.fromkeys([*names, *spellings]), **keywords)
+
+
+def _add_positionals(parser) -> None:
+    group = parser.add_argument_group('required, in this order and before all options')
+    group.add_argument(
+        'bids.bids_dir',
+        metavar='BIDS_DIR',
+        type=values.existing_folder,
+        help='root folder of the raw BIDS dataset; it is never written to',
+    )
+    group.add_argument(
+        'bids.output_dir',
+        metavar='OUTPUT_DIR',
+        type=values.any_path,
+        help='folder of the results, a BIDS derivative dataset; made if it is not there',
+    )
+    group.add_argument(
+        'bids.analysis_level',
+        metavar='{participant,group}',
+        choices=ANALYSIS_LEVELS,
+        help='participant: compute maps, tables and reports. '
+        'group: merge the tables of all participants into one table and report',
+    )
+
+
+def _add_selection(parser) -> None:
+    group = parser.add_argument_group('what to process')
+    for entity, name, aliases in (
+        ('sub', 'participant', ()),
+        ('ses', 'session', ('--session-id',)),
+        ('acq', 'acq', ()),
+        ('run', 'run', ()),
+    ):
+        _option(
+            group,
+            f'--{name}-label',
+            *aliases,
+            dest=f'bids.{name}_label',
+            metavar='LABEL',
+            nargs='+',
+            action='extend',
+            type=values.Label(entity),
+            help=f'{entity}- labels to process (all)',
+        )
+    _option(
+        group,
+        '-d',
+        '--derivatives',
+        dest='bids.derivatives',
+        metavar='NAME=PATH',
+        nargs='+',
+        action='extend',
+        type=values.derivatives,
+        help='derivative datasets whose brain masks and preprocessed T1w images are used',
+    )
+    _option(
+        group,
+        '--skip-bids-validation',
+        '--skip-bids-validator',
+        dest='bids.skip_bids_validation',
+        action='store_true',
+        help='do not run the BIDS validator on the dataset first',
+    )
+
+
+def _add_pipeline(parser) -> None:
+    group = parser.add_argument_group('input data and reference')
+    _option(
+        group,
+        '--phase-scale',
+        dest='reconstruction.phase_scale',
+        metavar='RULE',
+        help='how stored phase becomes radians: auto, rad, the name of a rule, or a factor (auto)',
+    )
+    _option(
+        group,
+        '--phase-sign',
+        dest='reconstruction.phase_sign',
+        metavar='{auto,+1,-1}',
+        type=values.phase_sign,
+        choices=PHASE_SIGNS,
+        help='sign of the phase; -1 for scanners whose phase falls where the field is raised. '
+        'auto compares the field with that of the air around the brain (auto)',
+    )
+    _option(
+        group,
+        '--echoes',
+        dest='reconstruction.echoes',
+        metavar='LIST',
+        type=values.echoes,
+        help='echoes to use, in order of echo time, such as 1-3 or 1,3,5 (all)',
+    )
+    _option(
+        group,
+        '--field-strength',
+        dest='reconstruction.field_strength',
+        metavar='T',
+        type=values.Number(float, minimum=0.01, maximum=25),
+        help='main field in tesla, where the sidecar lacks it or is wrong (sidecar)',
+    )
+    _option(
+        group,
+        '--b0-dir',
+        dest='reconstruction.b0_dir',
+        metavar='{affine,x,y,z,X,Y,Z}',
+        type=values.b0_direction,
+        help='direction of the main field in voxel axes: from the affine, an axis, or three '
+        'numbers as in --b0-dir=0,-0.1,0.99 (affine)',
+    )
+    _option(
+        group,
+        '--mask',
+        dest='reconstruction.mask',
+        metavar='{auto,derivatives,PATH}',
+        type=values.mask,
+        help='brain mask: auto takes one from --derivatives if it matches and finds the brain '
+        'otherwise; derivatives insists on one; PATH is used for every acquisition (auto)',
+    )
+    _option(
+        group,
+        '--mask-method',
+        dest='reconstruction.mask_method',
+        choices=MASK_METHODS,
+        help='how the brain is found: by registration to a template, or by the learned extractor '
+        'of the package deepbet, if it is installed (registration)',
+    )
+    _option(
+        group,
+        '--reference-region',
+        dest='reconstruction.reference',
+        choices=REFERENCE_REGIONS,
+        help='region whose mean susceptibility is set to zero (wholebrain)',
+    )
+
+
+def _add_methods(parser) -> None:
+    group = parser.add_argument_group(
+        'methods',
+        'The first of each list is the default. Parameters and references: docs/methods.md.',
+    )
+    for stage, option in STAGE_OPTIONS.items():
+        _option(
+            group,
+            f'--{option}',
+            dest=f'reconstruction.{stage}',
+            choices=tuple(STAGES[stage]),
+            help=f'{_STAGE_HELP[stage]} ({next(iter(STAGES[stage]))})',
+        )
+        _option(
+            group,
+            f'--{option}-param',
+            dest=f'reconstruction.params.{stage}',
+            metavar='KEY=VALUE',
+            nargs='+',
+            action='extend',
+            type=values.parameter,
+            help=f'parameters of the --{option} method',
+        )
+
+
+def _add_outputs(parser) -> None:
+    group = parser.add_argument_group('outputs')
+    _option(
+        group,
+        '--atlas',
+        dest='outputs.atlas',
+        metavar='NAME_OR_PATH',
+        nargs='+',
+        action='extend',
+        type=values.atlas,
+        help='atlases for the region tables: a built-in one, a BIDS atlas folder, or a '
+        'segmentation with a TSV beside it; none for no table (CIT168)',
+    )
+    _option(
+        group,
+        '--output-spaces',
+        dest='outputs.output_spaces',
+        nargs='+',
+        choices=OUTPUT_SPACES,
+        help='write maps in these spaces too; that of the acquisition is always written (none)',
+    )
+    _option(
+        group,
+        '--level',
+        dest='outputs.level',
+        choices=OUTPUT_LEVELS,
+        help='minimal leaves out the field maps (full)',
+    )
+
+
+def _add_resources(parser) -> None:
+    group = parser.add_argument_group(
+        'resources', 'Defaults are what the machine, the container and Slurm allow.'
+    )
+    _option(
+        group,
+        '--nprocs',
+        '--nthreads',
+        '--n-cpus',
+        dest='resources.nprocs',
+        metavar='N',
+        type=values.Number(int, minimum=1),
+        help='processors to use in all',
+    )
+    _option(
+        group,
+        '--omp-nthreads',
+        dest='resources.omp_nthreads',
+        metavar='N',
+        type=values.Number(int, minimum=1),
+        help='threads of one process (as --nprocs, at most 8)',
+    )
+    memory = group.add_mutually_exclusive_group()
+    _option(
+        memory,
+        '--mem-gb',
+        '--mem',
+        dest='resources.mem_gb',
+        metavar='GB',
+        type=values.memory_gb,
+        help='memory to use in all, in GB, or with a unit as in 16000M',
+    )
+    _option(
+        memory,
+        '--mem-mb',
+        dest='resources.mem_gb',
+        metavar='MB',
+        type=values.memory_mb,
+        help='the same, in MB',
+    )
+    _option(
+        group,
+        '--low-mem',
+        dest='resources.low_mem',
+        action='store_true',
+        help='run steps that need much memory one at a time',
+    )
+    _option(
+        group,
+        '--use-plugin',
+        '--nipype-plugin-file',
+        dest='execution.plugin_file',
+        metavar='FILE',
+        type=values.existing_file,
+        help='YAML, JSON or TOML file with the nipype "plugin" and its "plugin_args"',
+    )
+
+
+def _add_execution(parser) -> None:
+    group = parser.add_argument_group('execution')
+    _option(
+        group,
+        '-w',
+        '--work-dir',
+        dest='execution.work_dir',
+        metavar='DIR',
+        type=values.any_path,
+        help='folder of intermediate files; given again, it resumes an interrupted run '
+        '(./work, or .work in OUTPUT_DIR where that cannot be written)',
+    )
+    for flag, setting, text in (
+        ('--clean-workdir', 'clean_workdir', 'empty the work folder first'),
+        ('--dry-run', 'dry_run', 'check the dataset, print what would be done, and stop'),
+        ('--stop-on-first-crash', 'stop_on_first_crash', 'stop at the first failure'),
+        ('--write-graph', 'write_graph', 'draw the workflow graph into the log folder'),
+    ):
+        _option(group, flag, dest=f'execution.{setting}', action='store_true', help=text)
+    _option(
+        group,
+        '--random-seed',
+        dest='execution.random_seed',
+        metavar='N',
+        type=values.Number(int, minimum=1, maximum=2**31 - 1),
+        help='seed of everything random (42)',
+    )
+    _option(
+        group,
+        '--run-uuid',
+        dest='execution.run_uuid',
+        metavar='NAME',
+        help='name of this run in logs and work folder (date, time and a random part)',
+    )
+    _option(
+        group,
+        '--config-file',
+        dest='config_file',
+        metavar='FILE',
+        type=values.existing_file,
+        help='TOML file with settings, such as the one kept with earlier results; '
+        'the command line wins',
+    )
+
+
+def _add_other(parser) -> None:
+    group = parser.add_argument_group('other')
+    group.add_argument('-h', '--help', action='help', help='show this text')
+    group.add_argument(
+        '--version', action='version', version=f'qsmflow {__version__}', help='show the version'
+    )
+    group.add_argument(
+        '-v',
+        '--verbose',
+        dest='execution.verbosity',
+        action='count',
+        help='say more; -vv for debugging',
+    )
+    _option(
+        group,
+        '--notrack',
+        dest='notrack',
+        action='store_true',
+        help='accepted and without effect: nothing is ever reported to anyone',
+    )

@@ -1,0 +1,223 @@
+"""From the command line to settings: reading, merging and checking what was given."""
+
+import os
+import sys
+import uuid
+from datetime import datetime
+from pathlib import Path
+
+from qsmflow.cli.options import STAGE_OPTIONS, build_parser
+from qsmflow.settings import Settings, SettingsError, nearest, read_toml
+
+#: Dashes that word processors make of ``-``.
+_TYPOGRAPHIC_DASHES = '‐‑‒–—―−'
+
+
+class MissingToolError(RuntimeError):
+    """A tool or an optional package is not installed.
+
+    Attributes
+    ----------
+    exit_code : int
+        Exit status of the command line: 127.
+    """
+
+    exit_code = 127
+
+
+def parse_args(argv: list[str] | None = None) -> Settings:
+    """Turn the command line into settings.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        Arguments without the program's name; those of the process by default.
+
+    Returns
+    -------
+    Settings
+        Effective settings: defaults, then the configuration file, then the command line.
+
+    Raises
+    ------
+    SystemExit
+        With code 2 after a usage error, whose message names the option, or 0 after ``--help``
+        and ``--version``.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = build_parser()
+    _check_dashes(parser, argv)
+    namespace, unknown = parser.parse_known_args(argv)
+    if unknown:
+        _report_unknown(parser, unknown)
+    given = vars(namespace)
+    try:
+        settings = Settings.from_dict(_merge(_read_config(given.get('config_file')), given))
+    except SettingsError as error:
+        parser.error(str(error))
+    _check_inputs(parser, settings)
+    _check_folders(parser, settings)
+    return settings
+
+
+def check_methods(settings: Settings) -> None:
+    """Check what only the algorithms know: method parameters, phase scale and atlas names.
+
+    This imports them, so it is apart from :func:`parse_args`.
+
+    Raises
+    ------
+    SystemExit
+        With code 2; the message names the option.
+    MissingToolError
+        If a method needs a package that is not installed.
+    """
+    from importlib.util import find_spec
+
+    from qsmflow import algorithms
+
+    parser = build_parser()
+    recon = settings.reconstruction
+    if recon.mask_method == 'deepbet' and find_spec('deepbet') is None:
+        raise MissingToolError(
+            'argument --mask-method: deepbet is not installed; pip install "qsmflow[deepbet]"'
+        )
+    for stage, params in recon.params.items():
+        method = getattr(recon, stage)
+        known = algorithms.method_parameters(stage, method) if params else {}
+        for key in params:
+            if key not in known:
+                parser.error(
+                    f'argument --{STAGE_OPTIONS[stage]}-param: {method} has no parameter {key!r}.'
+                    f'{nearest(key, known)}'
+                )
+    if recon.phase_scale != 'auto':
+        from qsmflow.algorithms.phase import parse_scaling
+
+        try:
+            parse_scaling(recon.phase_scale)
+        except ValueError as error:
+            parser.error(f'argument --phase-scale: {error}')
+    names = [name for name in settings.outputs.atlas if not Path(name).exists()]
+    if names:
+        from qsmflow.atlas import builtin_atlases
+
+        known = list(builtin_atlases())
+        for name in names:
+            if name not in known:
+                parser.error(
+                    f'argument --atlas: there is no atlas {name!r}.{nearest(name, known)}'
+                )
+
+
+def _check_dashes(parser, argv) -> None:
+    for text in argv:
+        if text[:1] and text[0] in _TYPOGRAPHIC_DASHES:
+            bare = text.lstrip(_TYPOGRAPHIC_DASHES + '-')
+            parser.error(
+                f'{text!r} starts with a typographic dash, as made by word processors; '
+                f'type {"-" if len(bare) == 1 else "--"}{bare}'
+            )
+
+
+def _report_unknown(parser, unknown) -> None:
+    known = [name for action in parser._actions for name in action.option_strings]
+    known = [name for name in known if '_' not in name]
+    flags = [text.partition('=')[0] for text in unknown if text.startswith('-')]
+    if flags:
+        parser.error(f'there is no option {flags[0]}.{nearest(flags[0], known)}')
+    parser.error(f'unexpected {" ".join(unknown)!r}: three positional arguments are expected')
+
+
+def _read_config(path: str | None) -> dict:
+    if path is None:
+        return {}
+    try:
+        config = read_toml(Path(path).read_text(encoding='utf-8'))
+        Settings.from_dict(config)
+    except (SettingsError, UnicodeDecodeError) as error:
+        raise SettingsError(f'argument --config-file: {path}: {error}') from error
+    # A new run gets a new name, even when it repeats an old one.
+    config.get('execution', {}).pop('run_uuid', None)
+    return config
+
+
+def _merge(config: dict, given: dict) -> dict:
+    """Lay the options over the configuration file, and fill what depends on the moment."""
+    merged = {name: dict(content) for name, content in config.items()}
+    if 'resources.nprocs' in given:
+        # The number of threads in the file was chosen for another number of processors.
+        merged.get('resources', {}).pop('omp_nthreads', None)
+    for key, value in given.items():
+        group, _, name = key.partition('.')
+        stage = name.removeprefix('params.')
+        content = merged.setdefault(group, {}) if name else {}
+        if stage != name:
+            params = dict(content.get('params', {}))
+            params[stage] = {**params.get(stage, {}), **dict(value)}
+            content['params'] = params
+        elif key == 'bids.derivatives':
+            content[name] = {**content.get(name, {}), **dict(value)}
+        elif key == 'outputs.atlas':
+            content[name] = [item for item in value if item != 'none']
+        elif name.endswith('_label') or key == 'outputs.output_spaces':
+            content[name] = list(dict.fromkeys(value))
+        elif name:
+            content[name] = value
+    execution = merged.setdefault('execution', {})
+    execution.setdefault('run_uuid', _new_run_uuid())
+    if not execution.get('work_dir'):
+        execution['work_dir'] = _default_work_dir(merged['bids']['output_dir'])
+    return merged
+
+
+def _new_run_uuid() -> str:
+    return f'{datetime.now():%Y%m%d-%H%M%S}_{uuid.uuid4()}'
+
+
+def _default_work_dir(output_dir: str) -> str:
+    """Return ``./work``, or a folder in the output where the current folder is read-only."""
+    here = Path.cwd()
+    if os.access(here, os.W_OK):
+        return str(here / 'work')
+    return str(Path(output_dir) / '.work')
+
+
+def _check_inputs(parser, settings: Settings) -> None:
+    """Check files that a configuration file may name, which the options' own checks never saw."""
+    mask, plugin = settings.reconstruction.mask, settings.execution.plugin_file
+    if mask not in ('auto', 'derivatives') and not Path(mask).is_file():
+        parser.error(f'argument --mask: there is no file {mask}')
+    if plugin is not None and not Path(plugin).is_file():
+        parser.error(f'argument --use-plugin: there is no file {plugin}')
+    for name, folder in settings.bids.derivatives.items():
+        if not Path(folder).is_dir():
+            parser.error(f'argument -d/--derivatives: {name}: there is no folder {folder}')
+
+
+def _check_folders(parser, settings: Settings) -> None:
+    bids_dir = Path(settings.bids.bids_dir).resolve()
+    output_dir = Path(settings.bids.output_dir).resolve()
+    work_dir = Path(settings.execution.work_dir).resolve()
+    suggestion = bids_dir / 'derivatives' / 'qsmflow'
+    inside = (
+        output_dir.relative_to(bids_dir).parts if output_dir.is_relative_to(bids_dir) else None
+    )
+    if inside is not None and inside[:1] != ('derivatives',):
+        parser.error(
+            f'argument OUTPUT_DIR: {output_dir} lies in the raw dataset; use {suggestion} instead'
+        )
+    if output_dir.exists() and not output_dir.is_dir():
+        parser.error(f'argument OUTPUT_DIR: {output_dir} is a file')
+    if work_dir.is_relative_to(output_dir):
+        # A hidden folder is no part of the BIDS dataset that the results form.
+        inside = work_dir.relative_to(output_dir).parts
+        if not inside or not inside[0].startswith('.'):
+            parser.error(
+                f'argument -w/--work-dir: {work_dir} lies in the results; give a folder '
+                f'elsewhere, or a hidden one such as {output_dir / ".work"}'
+            )
+    elif work_dir.is_relative_to(bids_dir):
+        parser.error(
+            f'argument -w/--work-dir: {work_dir} lies in the raw dataset; give a folder elsewhere'
+        )

@@ -1,0 +1,178 @@
+"""The participant level: from a dataset to maps, tables and one report per subject."""
+
+import csv
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from qsmflow import __version__
+from qsmflow.settings import Settings
+
+_LOGGER = logging.getLogger('qsmflow.cli')
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one series, or the report of a subject, ended.
+
+    Attributes
+    ----------
+    name : str
+        Series, as in file names; or ``sub-<label>`` for what belongs to a subject.
+    status : {'done', 'failed', 'not started'}
+        ``'not started'`` when a check of the input stopped it.
+    reason : str
+        Empty when done.
+    """
+
+    name: str
+    status: str
+    reason: str = ''
+
+
+def run(settings: Settings) -> int:
+    """Process every requested series.
+
+    Parameters
+    ----------
+    settings : Settings
+        The run's settings.
+
+    Returns
+    -------
+    int
+        0 if every series and report is done, else 1.
+
+    Raises
+    ------
+    DatasetError
+        If there is nothing that can be processed, or a label does not exist.
+    """
+    from qsmflow.bids import collect, render_plan
+
+    collection = collect(**_selection(settings))
+    print(render_plan(collection), flush=True)
+    outcomes = [
+        Outcome(name, 'not started', '; '.join(str(item) for item in findings if item.stops))
+        for name, findings in collection.failed
+    ]
+    if settings.execution.dry_run or not collection.series:
+        return collection.exit_code
+    log_dir = _start_output(settings)
+    outcomes += _process(collection, settings, log_dir)
+    outcomes += _report(collection, settings)
+    _write_status(outcomes, log_dir / 'status.tsv')
+    failed = [outcome for outcome in outcomes if outcome.status != 'done']
+    for outcome in failed:
+        _LOGGER.error('%s: %s (%s)', outcome.name, outcome.status, outcome.reason)
+    return 1 if failed else 0
+
+
+def _selection(settings: Settings) -> dict:
+    """Return the arguments of ``collect``."""
+    bids, recon = settings.bids, settings.reconstruction
+    return {
+        'bids_dir': bids.bids_dir,
+        'participant_label': list(bids.participant_label) or None,
+        'session_label': list(bids.session_label) or None,
+        'acq_label': list(bids.acq_label) or None,
+        'run_label': list(bids.run_label) or None,
+        'phase_scale': recon.phase_scale,
+        'field_strength': recon.field_strength,
+        'b0_dir': recon.b0_vector,
+        'echoes': list(recon.echoes) or None,
+        'derivatives': dict(bids.derivatives),
+    }
+
+
+def _start_output(settings: Settings) -> Path:
+    """Write what describes the output, and return the folder of this run's logs."""
+    from qsmflow.atlas import write_descriptions
+    from qsmflow.bids import write_dataset_files
+
+    out_dir = Path(settings.bids.output_dir)
+    links = dict(settings.bids.derivatives)
+    write_dataset_files(out_dir, settings.bids.bids_dir, __version__, links=links)
+    write_descriptions(settings.outputs.atlas, out_dir)
+    log_dir = out_dir / 'logs' / settings.execution.run_uuid
+    log_dir.mkdir(parents=True, exist_ok=True)
+    (log_dir / 'qsmflow.toml').write_text(settings.to_toml(), encoding='utf-8')
+    return log_dir
+
+
+def _process(collection, settings: Settings, log_dir: Path) -> list[Outcome]:
+    """Build the graph, run it, and say how each series ended."""
+    from qsmflow.cli.execution import configure_nipype, run_graph
+    from qsmflow.report import write_citations
+    from qsmflow.workflows.base import init_qsmflow_wf
+
+    work_dir = Path(settings.execution.work_dir)
+    if settings.execution.clean_workdir and work_dir.is_dir():
+        for old in work_dir.glob('qsmflow-*'):
+            shutil.rmtree(old)
+    # Hashes cover a node's inputs, not our code: another version starts in a folder of its own.
+    base_dir = work_dir / f'qsmflow-{__version__}'
+    base_dir.mkdir(parents=True, exist_ok=True)
+    configure_nipype(settings, log_dir)
+    workflow = init_qsmflow_wf(
+        series=collection.series, settings=settings, out_dir=settings.bids.output_dir
+    )
+    workflow.base_dir = str(base_dir)
+    if settings.execution.write_graph:
+        workflow.write_graph(str(log_dir / 'graph.dot'), graph2use='colored', simple_form=True)
+    write_citations(workflow.visit_desc(), Path(settings.bids.output_dir) / 'logs')
+    failures = run_graph(workflow, settings, log_dir)
+    outcomes = []
+    for series in collection.series:
+        own = [item for item in failures if item.group in (series.name, f'sub-{series.subject}')]
+        for failure in own:
+            _LOGGER.error(
+                '%s: %s failed: %s (%s)',
+                series.name,
+                failure.node,
+                failure.reason,
+                failure.crash_file,
+            )
+        reason = '; '.join(f'{item.node}: {item.reason}' for item in own)
+        outcomes.append(Outcome(series.name, 'failed' if own else 'done', reason))
+    return outcomes
+
+
+def _report(collection, settings: Settings) -> list[Outcome]:
+    """Write the report of each subject; a report that fails is a failure of the run."""
+    from qsmflow.report import build_report
+
+    out_dir = Path(settings.bids.output_dir)
+    outcomes = []
+    for subject in dict.fromkeys(series.subject for series in collection.series):
+        try:
+            path = build_report(out_dir, subject, _run_info(settings))
+            _LOGGER.info('report: %s', path)
+            outcomes.append(Outcome(f'sub-{subject} report', 'done'))
+        except (OSError, ValueError, KeyError) as error:
+            _LOGGER.exception('the report of sub-%s failed', subject)
+            outcomes.append(Outcome(f'sub-{subject} report', 'failed', str(error)))
+    return outcomes
+
+
+def _run_info(settings: Settings) -> dict:
+    """Return what the report says about the run as a whole."""
+    return {
+        'version': __version__,
+        'run_uuid': settings.execution.run_uuid,
+        'settings': settings.to_toml(),
+    }
+
+
+def _write_status(outcomes: list[Outcome], path: Path) -> None:
+    """Write one line for each series and report; ``path`` appears when it is complete."""
+    partial = path.with_name(f'.{path.name}.{os.getpid()}.part')
+    with partial.open('w', encoding='utf-8', newline='') as stream:
+        writer = csv.writer(stream, delimiter='\t', lineterminator='\n')
+        writer.writerow(['name', 'status', 'reason'])
+        for outcome in outcomes:
+            reason = ' '.join(outcome.reason.split()) or 'n/a'
+            writer.writerow([outcome.name, outcome.status, reason])
+    os.replace(partial, path)

@@ -1,0 +1,148 @@
+"""The entry point: parse, prepare, run, and leave with a meaningful exit code.
+
+The last line that the program prints says what happened and names the exit code, so that a log
+alone tells how a run ended.
+"""
+
+import errno
+import logging
+import signal
+import sys
+import threading
+from contextlib import contextmanager
+
+from qsmflow import __version__
+from qsmflow.settings import Settings
+
+#: What each exit code means; part of the interface, see ``docs/usage.md``.
+EXIT_CODES = {
+    0: 'all requested acquisitions and reports are done',
+    1: 'at least one acquisition or report failed',
+    2: 'wrong usage: an option, a label or a combination of them',
+    65: 'nothing in the dataset can be used',
+    70: 'an error of the program',
+    73: 'a folder cannot be written or the disk is full',
+    127: 'a tool or an optional package is missing',
+    130: 'interrupted by the user',
+    143: 'terminated, for example by the scheduler',
+}
+_CANNOT_WRITE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+_LOGGER = logging.getLogger('qsmflow.cli')
+
+
+class Terminated(BaseException):
+    """The process was asked to end; not an ``Exception``, so that no handler swallows it."""
+
+    exit_code = 143
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the BIDS App.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        Arguments without the program's name; those of the process by default.
+
+    Returns
+    -------
+    int
+        Exit code, a key of ``EXIT_CODES``. ``--help``, ``--version`` and usage errors leave by
+        ``SystemExit`` instead.
+    """
+    from qsmflow.cli.parser import check_methods, parse_args
+
+    settings = parse_args(argv)
+    with _messages(settings.execution.verbosity), _terminate_raises():
+        try:
+            from qsmflow.cli.environment import prepare
+
+            prepare(settings)
+            check_methods(settings)
+            code, reason = _dispatch(settings), ''
+        except (Exception, KeyboardInterrupt, Terminated) as error:
+            code, reason = _explain(error)
+        return _finish(code, reason)
+
+
+def _dispatch(settings: Settings) -> int:
+    """Run the level that was asked for; it returns 0, or 1 if anything failed."""
+    _LOGGER.info(
+        'qsmflow %s, %s level, run %s',
+        __version__,
+        settings.bids.analysis_level,
+        settings.execution.run_uuid,
+    )
+    if settings.bids.analysis_level == 'group':
+        from qsmflow.cli import group as level
+    else:
+        from qsmflow.cli import participant as level
+    return int(level.run(settings) or 0)
+
+
+def _explain(error: BaseException) -> tuple[int, str]:
+    """Return exit code and reason for an exception, and log what helps to mend it.
+
+    Errors that explain themselves, by an ``exit_code`` or by their nature, are shown as one
+    message; the others with their traceback, as they are the program's.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        return 130, ''
+    if isinstance(error, Terminated):
+        return 143, ''
+    code = getattr(error, 'exit_code', None)
+    if code is None and isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
+        code = 73
+    if code is None:
+        _LOGGER.error('unexpected error', exc_info=error)
+        return 70, f'{type(error).__name__}: {error}'
+    _LOGGER.debug('details', exc_info=error)
+    # The text of our own messages; str() would put the system's error number before it.
+    own = isinstance(error, OSError) and hasattr(error, 'exit_code')
+    return int(code), error.strerror if own else str(error)
+
+
+def _finish(code: int, reason: str) -> int:
+    """Print the last line."""
+    meaning = EXIT_CODES.get(code, 'failed')
+    details = f' ({reason.rstrip(".")})' if reason else ''
+    level = logging.INFO if code == 0 else logging.ERROR
+    _LOGGER.log(level, '%s%s; exit code %d', meaning, details, code)
+    return code
+
+
+@contextmanager
+def _messages(verbosity: int):
+    """Send the package's messages, and only once, to standard error."""
+    logger = logging.getLogger('qsmflow')
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        logging.Formatter('%(asctime)s %(levelname)s qsmflow: %(message)s', '%Y-%m-%d %H:%M:%S')
+    )
+    before = logger.level, logger.propagate
+    logger.setLevel(logging.DEBUG if verbosity > 0 else logging.INFO)
+    # nipype gives the root logger a handler, which would print everything twice.
+    logger.propagate = False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.level, logger.propagate = before
+
+
+@contextmanager
+def _terminate_raises():
+    """Raise ``Terminated`` on SIGTERM, in the main thread, which alone may set handlers."""
+
+    def terminate(signum, frame):
+        raise Terminated('received SIGTERM')
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,122 @@
+"""The workflow class of the package: a nipype workflow that can describe and rewire itself."""
+
+from collections.abc import Iterable
+
+from nipype.interfaces import utility
+from nipype.pipeline import engine as pe
+
+Node = pe.Node
+MapNode = pe.MapNode
+JoinNode = pe.JoinNode
+
+
+class Workflow(pe.Workflow):
+    """A nipype workflow with a methods sentence and a stage name.
+
+    Attributes
+    ----------
+    __desc__ : str
+        Past-tense sentences for the methods section, with ``[@key]`` citations.
+    tag : str
+        The stage that this workflow computes, such as ``'inversion'``; ``splice`` finds it by this.
+    """
+
+    __desc__: str = ''
+    tag: str = ''
+
+    def visit_desc(self) -> str:
+        """Collect the methods sentences of this workflow and of those inside it, in graph order.
+
+        Returns
+        -------
+        str
+            One paragraph for each workflow that has a description.
+        """
+        from networkx import topological_sort
+
+        parts = [self.__desc__.strip()] if self.__desc__ else []
+        for node in topological_sort(self._graph):
+            if isinstance(node, Workflow):
+                parts.append(node.visit_desc())
+        return '\n\n'.join(dict.fromkeys(part for part in parts if part))
+
+    def find(self, tag: str) -> 'Workflow':
+        """Return the workflow inside this one, at any depth, that carries ``tag``.
+
+        Raises
+        ------
+        KeyError
+            If there is none; the message names the tags that exist.
+        """
+        found = {inner.tag: inner for _, inner in self._tagged()}
+        if tag not in found:
+            raise KeyError(f'no stage is tagged {tag!r}; this graph has {sorted(found)}')
+        return found[tag]
+
+    def splice(self, replacement: 'Workflow') -> 'Workflow':
+        """Replace the stage that carries the replacement's tag, keeping every connection.
+
+        Parameters
+        ----------
+        replacement : Workflow
+            A workflow whose ``tag`` names the stage to replace, and whose ``inputnode`` and
+            ``outputnode`` have at least the fields that are connected.
+
+        Returns
+        -------
+        Workflow
+            This workflow, changed in place.
+
+        Raises
+        ------
+        KeyError
+            If no stage carries that tag.
+        """
+        for parent, stage in self._tagged():
+            if stage.tag != replacement.tag:
+                continue
+            replacement.name = stage.name
+            graph = parent._graph
+            edges = [
+                (source, target, list(data['connect']))
+                for source, target, data in graph.edges(data=True)
+                if stage in (source, target)
+            ]
+            for source, target, links in edges:
+                parent.disconnect([(source, target, links)])
+            parent.remove_nodes([stage])
+            parent.add_nodes([replacement])
+            for source, target, links in edges:
+                source = replacement if source is stage else source
+                target = replacement if target is stage else target
+                parent.connect([(source, target, links)])
+            return self
+        self.find(replacement.tag)
+        raise AssertionError('unreachable: find raises for an unknown tag')
+
+    def _tagged(self) -> Iterable[tuple['Workflow', 'Workflow']]:
+        """Yield ``(parent, workflow)`` for every tagged workflow at any depth."""
+        for node in list(self._graph.nodes()):
+            if isinstance(node, Workflow):
+                if node.tag:
+                    yield self, node
+                yield from node._tagged()
+
+
+def identity(name: str, fields: list[str], **values) -> Node:
+    """Return a node that passes its fields through: the doors of a workflow.
+
+    Parameters
+    ----------
+    name : str
+        ``'inputnode'`` or ``'outputnode'`` as a rule.
+    fields : list of str
+        Names of the fields.
+    **values
+        Fields that have a value from the start.
+
+    Returns
+    -------
+    Node
+    """
+    return Node(utility.IdentityInterface(fields=fields, **values), name=name)

@@ -1,0 +1,44 @@
+"""What the interfaces of the package share."""
+
+from pathlib import Path
+
+import numpy as np
+from nipype.interfaces.base import SimpleInterface, isdefined, traits
+
+from qsmflow import io
+
+#: A trait for the direction of the main field, where the affine does not tell.
+B0_DIR = traits.Tuple(
+    *(traits.Float(),) * 3, desc='main field in array axes; by default as the affine says'
+)
+
+
+class VolumeInterface(SimpleInterface):
+    """A ``SimpleInterface`` that writes its volumes under the names of its outputs.
+
+    Files between nodes are not compressed: they are read back at once, and compression would
+    cost more time than most algorithms do.
+    """
+
+    def _write(self, runtime, like: io.Volume, **volumes: np.ndarray) -> None:
+        """Save each array as ``<output>.nii`` in the node's folder and set the output."""
+        for output, data in volumes.items():
+            path = Path(runtime.cwd) / f'{output}.nii'
+            self._results[output] = io.save_volume(data, like, path)
+
+    def _b0_dir(self, volume: io.Volume) -> tuple[float, float, float]:
+        """Return the main field in array axes: as given, else from the affine."""
+        return self.inputs.b0_dir if isdefined(self.inputs.b0_dir) else volume.b0_dir
+
+
+def optional_volume(path: str | None) -> np.ndarray | None:
+    """Load the array of a file, or return None when there is no file.
+
+    Parameters
+    ----------
+    path : str or Undefined or None
+        A trait value that may not be set.
+    """
+    if not isdefined(path) or not path:
+        return None
+    return io.load_volume(path).data

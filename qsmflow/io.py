@@ -1,0 +1,206 @@
+"""Volumes on disk: the only home of nibabel among the numerical parts.
+
+Arrays stay in the voxel order of the file. What an algorithm needs to know of the file's geometry
+is two small tuples: ``voxel_size`` (mm, array-axis order) and ``b0_dir`` (unit vector of the main
+field in array axes).
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+#: Two affines are one grid when no corner of the volume moves by more than this, in mm.
+GRID_TOLERANCE = 1e-3
+
+
+class GridMismatchError(ValueError):
+    """Two images that must share a grid do not."""
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """An array with its place in the scanner.
+
+    Attributes
+    ----------
+    data : ndarray, shape (X, Y, Z) or (X, Y, Z, E)
+        Voxel values, in the file's own axis order.
+    affine : ndarray of float, shape (4, 4)
+        Voxel indices to scanner coordinates, in mm (RAS+).
+    path : str
+        The file it came from, for messages; empty for arrays made in memory.
+    """
+
+    data: np.ndarray
+    affine: np.ndarray
+    path: str = ''
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Spatial shape, (X, Y, Z)."""
+        return self.data.shape[:3]
+
+    @property
+    def voxel_size(self) -> tuple[float, float, float]:
+        """Voxel edge lengths, in mm, in array-axis order."""
+        return tuple(float(v) for v in np.linalg.norm(self.affine[:3, :3], axis=0))
+
+    @property
+    def b0_dir(self) -> tuple[float, float, float]:
+        """Unit vector of the main field (scanner +z) in array axes; its sign is arbitrary."""
+        return b0_direction(self.affine)
+
+
+def b0_direction(affine: np.ndarray) -> tuple[float, float, float]:
+    """Return the scanner's z axis in the array's axes.
+
+    Parameters
+    ----------
+    affine : ndarray of float, shape (4, 4)
+        Voxel indices to scanner coordinates, without shear.
+
+    Returns
+    -------
+    tuple of float
+        Unit vector, one component for each array axis. The dipole kernel is even, so its sign
+        does not matter.
+
+    Examples
+    --------
+    A sagittal acquisition stores the scanner's z axis as its second array axis:
+
+    >>> b0_direction(np.array([[0, 0, 2.0, 0], [1.0, 0, 0, 0], [0, 1.0, 0, 0], [0, 0, 0, 1]]))
+    (0.0, 1.0, 0.0)
+    """
+    columns = np.asarray(affine, float)[:3, :3]
+    direction = columns[2] / np.linalg.norm(columns, axis=0)
+    direction = direction / np.linalg.norm(direction)
+    return tuple(float(v) + 0.0 for v in direction)
+
+
+def load_volume(path: str | os.PathLike, dtype: type = np.float32) -> Volume:
+    """Load a NIfTI image with its scaling applied.
+
+    Parameters
+    ----------
+    path : path-like
+        NIfTI file, 3-D or 4-D. Trailing axes of length one are dropped.
+    dtype : type, optional
+        Type of the array; complex images need a complex type.
+
+    Returns
+    -------
+    Volume
+    """
+    image = nib.load(path)
+    data = np.asanyarray(image.dataobj)
+    while data.ndim > 3 and data.shape[-1] == 1:
+        data = data[..., 0]
+    return Volume(np.ascontiguousarray(data, dtype=dtype), image.affine.copy(), str(path))
+
+
+def load_echoes(paths: list[str]) -> Volume:
+    """Load images of one grid and stack them along a last axis.
+
+    Parameters
+    ----------
+    paths : list of path-like
+        One 3-D image for each echo, or a single 4-D image.
+
+    Returns
+    -------
+    Volume
+        Data of shape (X, Y, Z, E), float32.
+
+    Raises
+    ------
+    GridMismatchError
+        If the images do not share a grid.
+    """
+    volumes = [load_volume(path) for path in paths]
+    for volume in volumes[1:]:
+        check_same_grid(volumes[0], volume)
+    if len(volumes) == 1:
+        only = volumes[0]
+        data = only.data if only.data.ndim == 4 else only.data[..., np.newaxis]
+        return Volume(data, only.affine, only.path)
+    return Volume(np.stack([v.data for v in volumes], axis=-1), volumes[0].affine, volumes[0].path)
+
+
+def load_mask(path: str | os.PathLike, like: Volume | None = None) -> np.ndarray:
+    """Load a mask as booleans and check that it lies on the grid of ``like``.
+
+    Raises
+    ------
+    GridMismatchError
+        If shape or affine differ from those of ``like``.
+    """
+    volume = load_volume(path)
+    if like is not None:
+        check_same_grid(like, volume)
+    return volume.data > 0.5
+
+
+def same_grid(first: Volume, second: Volume) -> bool:
+    """Tell whether two volumes share shape and place, within ``GRID_TOLERANCE`` at the corners."""
+    if first.shape != second.shape:
+        return False
+    corners = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)], float)
+    corners[:, :3] *= np.array(first.shape) - 1
+    shift = corners @ (first.affine - second.affine).T
+    return bool(np.abs(shift).max() <= GRID_TOLERANCE)
+
+
+def check_same_grid(first: Volume, second: Volume) -> None:
+    """Raise ``GridMismatchError`` unless the two volumes share a grid."""
+    if not same_grid(first, second):
+        raise GridMismatchError(
+            f'{second.path or "array"} (shape {second.shape}) does not lie on the grid of '
+            f'{first.path or "array"} (shape {first.shape}): both need one shape and one affine. '
+            'Resample the former, or check which image belongs to which series.'
+        )
+
+
+def save_volume(data: np.ndarray, like: Volume, path: str | os.PathLike) -> str:
+    """Write an array with a fresh header on the grid of another volume.
+
+    Booleans and labels are stored as integers, everything else as float32 with slope 1, so that
+    nothing of the source's integer scaling is inherited. The file appears under its name only
+    when it is complete, and holds no time stamp: the same data give the same bytes.
+
+    Parameters
+    ----------
+    data : ndarray, shape (X, Y, Z) or (X, Y, Z, E)
+        Values to store.
+    like : Volume
+        Gives the affine.
+    path : path-like
+        Ends in ``.nii`` or ``.nii.gz``.
+
+    Returns
+    -------
+    str
+        The absolute path.
+    """
+    path = Path(path).absolute()
+    if data.dtype == bool:
+        data = data.astype(np.uint8)
+    elif np.issubdtype(data.dtype, np.integer):
+        data = data.astype(np.uint8 if data.min() >= 0 and data.max() < 256 else np.int32)
+    else:
+        data = data.astype(np.float32, copy=False)
+    image = nib.Nifti1Image(data, like.affine)
+    image.header.set_xyzt_units('mm', 'sec')
+    image.set_qform(like.affine, code=1)
+    image.set_sform(like.affine, code=1)
+    suffix = '.nii.gz' if path.name.endswith('.nii.gz') else '.nii'
+    partial = path.with_name(f'.{path.name.removesuffix(suffix)}.{os.getpid()}.part{suffix}')
+    try:
+        nib.save(image, partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return str(path)

@@ -1,0 +1,57 @@
+"""Registration: brain extraction, GRE to T1w to template, labels and maps resampled.
+
+Images go in and come out as :class:`~qsmflow.io.Volume`; transforms stay on disk as ITK files.
+Everything runs in one thread and with a fixed seed: the same images give the same transforms.
+antspyx is imported when it is first needed.
+
+A registration starts from the centres of mass, so that the origin of a scan has no say. A number
+judges it (:func:`registration_check`); when that is bad other starts are tried, and the best of
+all is kept with ``passed = False`` when none is good enough: flagged, not hidden.
+"""
+
+from qsmflow.registration.adapter import (
+    from_ants,
+    read_affine,
+    resample,
+    to_ants,
+    write_affine,
+)
+from qsmflow.registration.brain import extract_brain, extract_brain_deepbet, is_skull_stripped
+from qsmflow.registration.core import (
+    STARTS,
+    RegistrationResult,
+    jacobian_range,
+    register,
+    registration_check,
+    start_matrix,
+)
+from qsmflow.registration.images import (
+    flatten_intensity,
+    foreground,
+    local_similarity,
+    working_image,
+)
+from qsmflow.registration.labels import field_of_view_fraction, warp_labels
+
+__all__ = [
+    'STARTS',
+    'RegistrationResult',
+    'extract_brain',
+    'extract_brain_deepbet',
+    'field_of_view_fraction',
+    'flatten_intensity',
+    'foreground',
+    'from_ants',
+    'is_skull_stripped',
+    'jacobian_range',
+    'local_similarity',
+    'read_affine',
+    'register',
+    'registration_check',
+    'resample',
+    'start_matrix',
+    'to_ants',
+    'warp_labels',
+    'working_image',
+    'write_affine',
+]

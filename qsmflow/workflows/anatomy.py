@@ -1,0 +1,288 @@
+"""Workflows that place a series in anatomy: T1w image, template, other spaces."""
+
+from collections.abc import Sequence
+
+from nipype.interfaces.utility import Merge
+
+from qsmflow import atlas
+from qsmflow.bids.derivatives import derivative_path
+from qsmflow.bids.names import parse_name
+from qsmflow.bids.series import GRESeries, bids_uri
+from qsmflow.engine import Node, Workflow, identity
+from qsmflow.interfaces.anatomy import (
+    ApplyTransforms,
+    BrainExtraction,
+    RegisterToT1w,
+    RegisterToTemplate,
+)
+from qsmflow.interfaces.checks import CombineChecks
+from qsmflow.interfaces.reportlets import RegistrationFigure
+from qsmflow.workflows.common import sink_node
+from qsmflow.workflows.outputs import SPACE_OUTPUTS, output_sidecar
+from qsmflow.workflows.reportlets import store_figure
+
+#: Memory of a registration at 2 mm, in GB.
+REGISTRATION_MEM_GB = 1.5
+_TEMPLATE = atlas.TEMPLATE_SPACE
+
+
+def init_t1w_wf(
+    *,
+    t1w: str,
+    out_dir: str,
+    bids_dir: str,
+    mask_method: str = 'registration',
+    name: str = 't1w_wf',
+) -> Workflow:
+    """Extract the brain of a T1w image and register it to the template.
+
+    Workflow Graph
+        .. workflow::
+            :graph2use: orig
+            :simple_form: yes
+
+            from qsmflow.workflows import init_t1w_wf
+            wf = init_t1w_wf(t1w='sub-01/anat/sub-01_T1w.nii.gz', out_dir='out', bids_dir='.')
+
+    Parameters
+    ----------
+    t1w : str
+        T1w image.
+    out_dir : str
+        Root of the derivative dataset; mask and transforms are stored there.
+    bids_dir : str
+        Root of the raw dataset, for the sidecars.
+    mask_method : {'registration', 'deepbet'}
+        How the brain is found.
+    name : str
+        Name of the workflow.
+
+    Outputs
+    -------
+    t1w, mask : str
+        The image and its brain mask.
+    to_template, from_template : str
+        ITK transforms.
+    check : dict
+        What the check of the registration found.
+    """
+    workflow = Workflow(name=name)
+    workflow.tag = 't1w'
+    workflow.__desc__ = (
+        'The T1w image was registered to MNI152NLin2009cAsym with ANTs (rigid, affine, SyN) '
+        '[@avants2011; @fonov2011].\n'
+    )
+    outputnode = identity(
+        'outputnode', ['t1w', 'mask', 'to_template', 'from_template', 'check'], t1w=t1w
+    )
+    extract = Node(
+        BrainExtraction(in_file=t1w, method=mask_method),
+        name='extract',
+        mem_gb=REGISTRATION_MEM_GB,
+    )
+    register = Node(
+        RegisterToTemplate(in_file=t1w, source='T1w'),
+        name='register',
+        mem_gb=REGISTRATION_MEM_GB,
+    )
+    entities = parse_name(t1w.rpartition('/')[2])[0]
+    mask_path = derivative_path(entities, suffix='mask', space='T1w', desc='brain')
+    source = bids_uri(t1w, bids_dir)
+    ds_mask = sink_node(
+        'ds_mask',
+        out_dir=out_dir,
+        path=mask_path,
+        kind='mask',
+        metadata={'Type': 'Brain', 'Sources': [source], 'SpatialReference': source},
+    )
+    workflow.connect([
+        (extract, register, [('brain_mask', 'in_mask')]),
+        (extract, ds_mask, [('brain_mask', 'in_file')]),
+        (extract, outputnode, [('brain_mask', 'mask')]),
+        (register, outputnode, [
+            ('forward', 'to_template'),
+            ('inverse', 'from_template'),
+            ('check', 'check'),
+        ]),
+    ])  # fmt: skip
+    _store_transforms(workflow, register, entities, out_dir, 'T1w', _TEMPLATE, '.h5')
+    return workflow
+
+
+def _store_transforms(workflow, register, source, out_dir, here, there, extension) -> None:
+    """Store both directions of a registration as ITK files."""
+    for field, start, end in (('forward', here, there), ('inverse', there, here)):
+        path = derivative_path(source, suffix='xfm', extension=extension, from_=start, to=end)
+        sink = sink_node(f'ds_{field}', out_dir=out_dir, path=path, kind='file')
+        workflow.connect(register, field, sink, 'in_file')
+
+
+def init_anatomy_wf(
+    *, series: GRESeries, out_dir: str, has_t1w: bool, name: str = 'anatomy_wf'
+) -> Workflow:
+    """Register a series to the template, through the subject's T1w image if there is one.
+
+    Workflow Graph
+        Without a T1w image one registration, with it the rigid step alone: the other is made once
+        by :func:`init_t1w_wf`.
+
+    Parameters
+    ----------
+    series : GRESeries
+        Gives the names.
+    out_dir : str
+        Root of the derivative dataset.
+    has_t1w : bool
+        Whether the ``t1w`` inputs are connected.
+    name : str
+        Name of the workflow.
+
+    Inputs
+    ------
+    first_magnitude, mask : str
+        Image to register and its brain mask.
+    t1w, t1w_mask, t1w_to_template, t1w_from_template : str
+        Of :func:`init_t1w_wf`.
+    t1w_check : dict
+        Likewise.
+
+    Outputs
+    -------
+    to_template, from_template, to_t1w : list of str
+        ITK transforms in ANTs' order.
+    t1w : str
+        As given.
+    check : dict
+        Passed only if all steps passed.
+    """
+    workflow = Workflow(name=name)
+    workflow.tag = 'anatomy'
+    t1w_fields = ('t1w', 't1w_mask', 't1w_to_template', 't1w_from_template', 't1w_check')
+    inputnode = identity('inputnode', ['first_magnitude', 'mask', *t1w_fields])
+    outputnode = identity('outputnode', ['to_template', 'from_template', 'to_t1w', 't1w', 'check'])
+    target = 'T1w' if has_t1w else _TEMPLATE
+    interface = RegisterToT1w() if has_t1w else RegisterToTemplate(source='GRE')
+    register = Node(interface, name='register', mem_gb=REGISTRATION_MEM_GB)
+    chains = {key: Node(Merge(2 if has_t1w else 1), name=key) for key in _CHAINS}
+    checks = Node(CombineChecks(), name='checks')
+    workflow.connect([
+        (inputnode, register, [('first_magnitude', 'in_file'), ('mask', 'in_mask')]),
+        (register, checks, [('check', 'first')]),
+        (checks, outputnode, [('check', 'check')]),
+        *((node, outputnode, [('out', key)]) for key, node in chains.items()),
+    ])  # fmt: skip
+    if has_t1w:
+        # ANTs applies the last transform of a list first.
+        workflow.connect([
+            (inputnode, register, [('t1w', 't1w'), ('t1w_mask', 't1w_mask')]),
+            (inputnode, chains['to_template'], [('t1w_to_template', 'in1')]),
+            (register, chains['to_template'], [('forward', 'in2')]),
+            (register, chains['from_template'], [('inverse', 'in1')]),
+            (inputnode, chains['from_template'], [('t1w_from_template', 'in2')]),
+            (inputnode, checks, [('t1w_check', 'second')]),
+            (inputnode, outputnode, [('t1w', 't1w')]),
+            (register, outputnode, [('forward', 'to_t1w')]),
+        ])  # fmt: skip
+        workflow.__desc__ = (
+            'The magnitude was registered rigidly to the T1w image [@avants2011].\n'
+        )
+    else:
+        workflow.connect(register, 'forward', chains['to_template'], 'in1')
+        workflow.connect(register, 'inverse', chains['from_template'], 'in1')
+        workflow.__desc__ = (
+            'The magnitude was registered to MNI152NLin2009cAsym with ANTs (rigid, affine, SyN) '
+            '[@avants2011; @fonov2011].\n'
+        )
+    extension = '.txt' if has_t1w else '.h5'
+    _store_transforms(workflow, register, series, out_dir, 'GRE', target, extension)
+    _draw_check(workflow, inputnode, register, series, out_dir)
+    return workflow
+
+
+_CHAINS = ('to_template', 'from_template')
+
+
+def _draw_check(workflow, inputnode, register, series, out_dir) -> None:
+    """Draw the registered target over the magnitude."""
+    draw = Node(RegistrationFigure(), name='registration_rpt')
+    workflow.connect([
+        (inputnode, draw, [('first_magnitude', 'fixed'), ('mask', 'mask')]),
+        (register, draw, [
+            ('target_in_native', 'moving'),
+            ('target_mask_in_native', 'moving_mask'),
+        ]),
+    ])  # fmt: skip
+    store_figure(workflow, draw, series, out_dir, 'registration')
+
+
+def init_spaces_wf(
+    *,
+    spaces: Sequence[str],
+    series: GRESeries,
+    out_dir: str,
+    methods: dict[str, dict],
+    fields: Sequence[str],
+    name: str = 'spaces_wf',
+) -> Workflow:
+    """Bring the maps of a series to other spaces and store them.
+
+    Workflow Graph
+        One resampling and one sink for each map and space; each interpolates once.
+
+    Parameters
+    ----------
+    spaces : sequence of {'T1w', 'MNI152NLin2009cAsym'}
+        Where to.
+    series : GRESeries
+        Gives names and acquisition fields.
+    out_dir : str
+        Root of the derivative dataset.
+    methods : dict of dict
+        Stage -> ``{'Method': name, 'Parameters': {...}}``, for the sidecars.
+    fields : sequence of str
+        Which maps there are.
+    name : str
+        Name of the workflow.
+
+    Inputs
+    ------
+    chimap, r2star, t2star : str
+        Maps on the grid of the series.
+    to_template, to_t1w : list of str
+        ITK transforms.
+    t1w : str
+        Image that gives the grid of ``T1w``.
+    """
+    workflow = Workflow(name=name)
+    own = [output for output in SPACE_OUTPUTS if output.field in fields]
+    inputnode = identity(
+        'inputnode', [*(o.field for o in own), 'to_template', 'from_template', 'to_t1w', 't1w']
+    )
+    for space in spaces:
+        for output in own:
+            label = f'{output.field}_{space}'
+            move = Node(ApplyTransforms(interpolation='linear'), name=label, mem_gb=1.0)
+            workflow.connect(inputnode, output.field, move, 'in_file')
+            if space == 'T1w':
+                workflow.connect(
+                    [(inputnode, move, [('t1w', 'reference'), ('to_t1w', 'transforms')])]
+                )
+                reference = bids_uri(series.t1w, series.bids_dir)
+                placed = {'space': 'T1w', 'spatial_reference': reference}
+            else:
+                move.inputs.reference = str(atlas.template('T1w_brain_res-1'))
+                workflow.connect(inputnode, 'to_template', move, 'transforms')
+                placed = {'space': space, 'resolution': '1 mm isotropic'}
+            sink = sink_node(
+                f'ds_{label}',
+                out_dir=out_dir,
+                path=derivative_path(
+                    series,
+                    suffix=output.suffix,
+                    space=space,
+                    res=None if space == 'T1w' else '1',
+                ),
+                metadata=output_sidecar(output, series, methods, **placed),
+            )
+            workflow.connect(move, 'out_file', sink, 'in_file')
+    return workflow

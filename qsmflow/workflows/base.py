@@ -1,0 +1,328 @@
+"""The graph of a run: subjects, their T1w images, their series."""
+
+import importlib.metadata
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from qsmflow import __version__
+from qsmflow.algorithms import method_parameters
+from qsmflow.algorithms.catalog import STAGES
+from qsmflow.bids.series import GRESeries
+from qsmflow.engine import Workflow
+from qsmflow.settings import Settings
+from qsmflow.workflows.anatomy import init_anatomy_wf, init_spaces_wf, init_t1w_wf
+from qsmflow.workflows.contrasts import usable_relaxometry
+from qsmflow.workflows.outputs import OUTPUTS, init_outputs_wf
+from qsmflow.workflows.reconstruction import init_reconstruction_wf
+from qsmflow.workflows.regions import init_regions_wf
+from qsmflow.workflows.reportlets import FACTS, init_reportlets_wf
+
+#: Packages whose versions the report names.
+PACKAGES = ('antspyx', 'nibabel', 'nipype', 'numba', 'numpy', 'pybids', 'scipy')
+
+
+def init_qsmflow_wf(
+    *,
+    series: Sequence[GRESeries],
+    settings: Settings,
+    out_dir: str,
+    name: str = 'qsmflow_wf',
+) -> Workflow:
+    """Build the graph for all series of a run.
+
+    Parameters
+    ----------
+    series : sequence of GRESeries
+        Checked series, of any number of subjects.
+    settings : Settings
+        Settings of the run; this builder and the ones of this module alone unpack them.
+    out_dir : str
+        Root of the derivative dataset.
+    name : str
+        Name of the workflow.
+
+    Returns
+    -------
+    Workflow
+        One workflow for each subject.
+    """
+    workflow = Workflow(name=name)
+    for subject in dict.fromkeys(item.subject for item in series):
+        own = [item for item in series if item.subject == subject]
+        workflow.add_nodes([init_subject_wf(series=own, settings=settings, out_dir=out_dir)])
+    return workflow
+
+
+def init_subject_wf(*, series: Sequence[GRESeries], settings: Settings, out_dir: str) -> Workflow:
+    """Build the graph for the series of one subject; series share what is made of a T1w image.
+
+    Parameters
+    ----------
+    series : sequence of GRESeries
+        Series of one subject.
+    settings : Settings
+        Settings of the run.
+    out_dir : str
+        Root of the derivative dataset.
+
+    Returns
+    -------
+    Workflow
+        Its name holds the subject's label.
+    """
+    workflow = Workflow(name=f'sub_{_identifier(series[0].subject)}_wf')
+    use_t1w = bool(settings.outputs.atlas or settings.outputs.output_spaces)
+    t1w_files = dict.fromkeys(item.t1w for item in series if item.t1w and use_t1w)
+    t1w_wfs = {
+        path: init_t1w_wf(
+            t1w=path,
+            mask_method=settings.reconstruction.mask_method,
+            out_dir=out_dir,
+            bids_dir=settings.bids.bids_dir,
+            name=f't1w_{number}_wf',
+        )
+        for number, path in enumerate(t1w_files)
+    }
+    for item in series:
+        series_wf = init_series_wf(series=item, settings=settings, out_dir=out_dir)
+        workflow.add_nodes([series_wf])
+        if item.t1w in t1w_wfs and item.has_magnitude:
+            fields = ('mask', 'to_template', 'from_template', 'check')
+            door = 'anatomy_wf.inputnode'
+            links = [(f'outputnode.{field}', f'{door}.t1w_{field}') for field in fields]
+            links.append(('outputnode.t1w', f'{door}.t1w'))
+            workflow.connect([(t1w_wfs[item.t1w], series_wf, links)])
+    return workflow
+
+
+def init_series_wf(*, series: GRESeries, settings: Settings, out_dir: str) -> Workflow:
+    """Build the graph for one series: reconstruction, anatomy, tables, outputs, figures.
+
+    Parameters
+    ----------
+    series : GRESeries
+        The series.
+    settings : Settings
+        Settings of the run.
+    out_dir : str
+        Root of the derivative dataset.
+
+    Returns
+    -------
+    Workflow
+        Its name holds the entities of the series.
+    """
+    recon = settings.reconstruction
+    workflow = Workflow(name=f'{_identifier(series.name)}_wf')
+    reconstruction_wf = _init_reconstruction(series, settings)
+    workflow.add_nodes([reconstruction_wf])
+    fields = _available_maps(series, recon.relaxometry)
+    methods = used_methods(series, settings)
+    outputs_wf = init_outputs_wf(
+        series=series,
+        out_dir=out_dir,
+        methods=methods,
+        fields=fields,
+        level=settings.outputs.level,
+    )
+    facts = ('reference', 'sign', 'preparation_info', 'mask_info')
+    _feed(workflow, reconstruction_wf, outputs_wf, (*fields, *facts))
+    anatomy = series.has_magnitude and (settings.outputs.atlas or settings.outputs.output_spaces)
+    if anatomy:
+        _add_anatomy(workflow, reconstruction_wf, series, settings, out_dir, methods, fields)
+    _add_reportlets(workflow, reconstruction_wf, series, settings, out_dir, methods, fields)
+    return workflow
+
+
+def _init_reconstruction(series: GRESeries, settings: Settings) -> Workflow:
+    """Return the reconstruction of a series with its files."""
+    recon = settings.reconstruction
+    mask = series.mask if recon.mask in ('auto', 'derivatives') else recon.mask
+    n_echoes = len(series.te)
+    reconstruction_wf = init_reconstruction_wf(
+        te=list(series.te),
+        f0=series.f0,
+        scaling=asdict(series.scaling) if series.scaling else None,
+        echoes=list(series.volumes) if series.volumes else None,
+        mask_file=mask,
+        mask_method=recon.mask_method if series.has_magnitude else 'quality',
+        sign=recon.phase_sign,
+        methods={stage: getattr(recon, stage) for stage in STAGES},
+        params=recon.params,
+        reference=recon.reference,
+        b0_dir=recon.b0_vector,
+        has_magnitude=series.has_magnitude,
+        # With --low-mem a node claims all memory, so that no other runs beside it.
+        mem_gb=settings.resources.mem_gb
+        if settings.resources.low_mem
+        else memory_gb(series.shape, n_echoes),
+        n_procs=settings.resources.omp_nthreads,
+    )
+    door = reconstruction_wf.inputs.inputnode
+    door.magnitude_files, door.phase_files = list(series.magnitude), list(series.phase)
+    door.real_files, door.imaginary_files = list(series.real), list(series.imag)
+    return reconstruction_wf
+
+
+def _add_anatomy(workflow, reconstruction_wf, series, settings, out_dir, methods, fields):
+    """Add registration, region tables and maps in other spaces."""
+    atlases = settings.outputs.atlas
+    anatomy_wf = init_anatomy_wf(series=series, out_dir=out_dir, has_t1w=series.t1w is not None)
+    _feed(workflow, reconstruction_wf, anatomy_wf, ('first_magnitude', 'mask'))
+    transforms = ('to_template', 'from_template', 'to_t1w')
+    if atlases:
+        regions_wf = init_regions_wf(atlas_names=atlases, series=series, out_dir=out_dir)
+        maps = [field for field in ('r2star', 't2star') if field in fields]
+        _feed(
+            workflow,
+            reconstruction_wf,
+            regions_wf,
+            ('chimap', 'magnitude', 'qsm_mask', 'reference', *maps),
+        )
+        _feed(workflow, anatomy_wf, regions_wf, ('to_template', 'from_template', 'check'))
+    if settings.outputs.output_spaces:
+        spaces_wf = init_spaces_wf(
+            spaces=[s for s in settings.outputs.output_spaces if s != 'T1w' or series.t1w],
+            series=series,
+            out_dir=out_dir,
+            methods=methods,
+            fields=fields,
+        )
+        _feed(workflow, reconstruction_wf, spaces_wf, [f for f in fields if f in _SPACE_FIELDS])
+        _feed(workflow, anatomy_wf, spaces_wf, (*transforms, 't1w'))
+
+
+_SPACE_FIELDS = ('chimap', 'r2star', 't2star')
+
+
+def _add_reportlets(workflow, reconstruction_wf, series, settings, out_dir, methods, fields):
+    """Add figures and the summary of the series."""
+    summary = series_summary(series, methods, workflow.visit_desc())
+    reportlets_wf = init_reportlets_wf(
+        series=series,
+        out_dir=out_dir,
+        summary=summary,
+        fields=(*fields, 'magnitude', 'phase') if series.has_magnitude else (*fields, 'phase'),
+    )
+    maps = ['phase', 'mask', 'qsm_mask', 'total_field', 'local_field', 'chimap']
+    maps += ['magnitude'] if series.has_magnitude else []
+    maps += ['r2star'] if 'r2star' in fields else []
+    _feed(workflow, reconstruction_wf, reportlets_wf, maps)
+    sources = dict(zip(FACTS, ('mask_info', 'reference', None, 'preparation_info', 'sign', None),
+                       strict=True))  # fmt: skip
+    for fact, field in sources.items():
+        if field:
+            workflow.connect(
+                reconstruction_wf, f'outputnode.{field}', reportlets_wf, f'inputnode.{fact}_facts'
+            )
+    inner = {node.name: node for node in workflow._graph.nodes()}
+    if 'anatomy_wf' in inner:
+        workflow.connect(
+            inner['anatomy_wf'],
+            'outputnode.check',
+            reportlets_wf,
+            'inputnode.registration_facts',
+        )
+    if 'regions_wf' in inner and 'CIT168' in settings.outputs.atlas:
+        workflow.connect(
+            inner['regions_wf'], 'outputnode.dentate', reportlets_wf, 'inputnode.dentate_facts'
+        )
+
+
+def _feed(workflow: Workflow, source: Workflow, target: Workflow, fields: Sequence[str]) -> None:
+    """Connect output doors to input doors of the same name."""
+    links = [(f'outputnode.{field}', f'inputnode.{field}') for field in fields]
+    workflow.connect([(source, target, links)])
+
+
+def _available_maps(series: GRESeries, relaxometry: str) -> tuple[str, ...]:
+    """Return the maps that this series gives."""
+    decay = series.has_magnitude and usable_relaxometry(relaxometry, list(series.te))
+    missing = () if decay else ('r2star', 't2star', 's0')
+    return tuple(output.field for output in OUTPUTS if output.field not in missing)
+
+
+def used_methods(series: GRESeries, settings: Settings) -> dict[str, dict]:
+    """Return method and parameters of each stage, defaults included.
+
+    Parameters
+    ----------
+    series : GRESeries
+        Its echoes decide on the relaxometry.
+    settings : Settings
+        Settings of the run.
+
+    Returns
+    -------
+    dict of dict
+        Stage -> ``{'Method': name, 'Parameters': {...}}``.
+    """
+    recon = settings.reconstruction
+    chosen = {stage: getattr(recon, stage) for stage in STAGES}
+    chosen['relaxometry'] = usable_relaxometry(recon.relaxometry, list(series.te))
+    if chosen['relaxometry'] is None or not series.has_magnitude:
+        del chosen['relaxometry']
+    methods = {}
+    for stage, method in chosen.items():
+        own = recon.params.get(stage, {}) if method == getattr(recon, stage) else {}
+        parameters = {**method_parameters(stage, method), **own}
+        methods[stage] = {'Method': method, 'Parameters': parameters}
+    return methods
+
+
+def series_summary(series: GRESeries, methods: dict, text: str) -> dict:
+    """Return what the report says of a series and is known before the run.
+
+    The schema is that of :mod:`qsmflow.report`.
+    """
+    acquisition = {
+        'MagneticFieldStrength': series.field_strength,
+        'ImagingFrequency': series.f0,
+        'EchoTime': list(series.te),
+        'VoxelSize': [round(size, 4) for size in series.voxel_size],
+        'MatrixSize': list(series.shape),
+        **{key: value for key, value in series.metadata.items() if key != 'EchoTime'},
+    }
+    versions = {package: importlib.metadata.version(package) for package in PACKAGES}
+    return {
+        'series': series.name,
+        'sources': list(series.sources),
+        'acquisition': acquisition,
+        'findings': [item.as_dict() for item in series.findings],
+        'methods': text,
+        'parameters': {
+            stage: {'method': entry['Method'], **entry['Parameters']}
+            for stage, entry in methods.items()
+        },
+        'versions': {'qsmflow': __version__, **versions},
+    }
+
+
+def memory_gb(shape: Sequence[int], n_echoes: int) -> float:
+    """Estimate the memory of the largest node of a reconstruction.
+
+    The inversion holds about 25 padded volumes; the stages before it hold a few arrays with all
+    echoes.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Spatial shape.
+    n_echoes : int
+        Number of echoes.
+
+    Returns
+    -------
+    float
+        GB, the interpreter with its libraries included.
+    """
+    volume = 4 * math.prod(shape) / 1024**3
+    padded = 4 * math.prod(n + 32 for n in shape) / 1024**3
+    return round(0.4 + max(25 * padded, (5 * n_echoes + 10) * volume), 2)
+
+
+def _identifier(name: str) -> str:
+    """Turn a series' name into a name that nipype takes."""
+    return re.sub(r'[^0-9a-zA-Z]', '_', name)

@@ -1,0 +1,45 @@
+"""Small helpers of the builders."""
+
+from qsmflow.engine import Node
+from qsmflow.interfaces.bids import DerivativesSink
+
+
+def cite(keys: tuple[str, ...]) -> str:
+    """Join citation keys as Pandoc reads them.
+
+    Examples
+    --------
+    >>> cite(('liu2011', 'sun2014'))
+    '@liu2011; @sun2014'
+    """
+    return '; '.join(f'@{key}' for key in keys)
+
+
+def given(**inputs) -> dict:
+    """Return the inputs that are not None: an interface leaves the others undefined.
+
+    Examples
+    --------
+    >>> given(b0_dir=None, method='tv')
+    {'method': 'tv'}
+    """
+    return {key: value for key, value in inputs.items() if value is not None}
+
+
+def sink_node(name: str, *, out_dir: str, path: str, kind: str = 'map', **inputs) -> Node:
+    """Return a node that stores a derivative.
+
+    Parameters
+    ----------
+    name : str
+        Name of the node, ``ds_<what>``.
+    out_dir, path : str
+        Root of the derivative dataset, and the place below it.
+    kind : {'map', 'label', 'mask', 'file'}
+        What is stored. A plain copy is made at once, in the main process; the compression of an
+        image is left to a worker.
+    **inputs
+        Further inputs of :class:`qsmflow.interfaces.bids.DerivativesSink`.
+    """
+    sink = DerivativesSink(out_dir=out_dir, path=path, kind=kind, **inputs)
+    return Node(sink, name=name, run_without_submitting=kind == 'file')

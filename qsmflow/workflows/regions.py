@@ -1,0 +1,265 @@
+"""Workflow from maps and an atlas to region tables."""
+
+import csv
+import io as textio
+from collections.abc import Sequence
+from pathlib import Path
+
+from qsmflow import atlas as atlases
+from qsmflow.bids.derivatives import derivative_path
+from qsmflow.bids.series import GRESeries
+from qsmflow.engine import Node, Workflow, identity
+from qsmflow.interfaces.anatomy import AtlasToNative
+from qsmflow.interfaces.reportlets import AtlasFigure
+from qsmflow.interfaces.tables import DentateSegmentation, RegionStatistics, WriteText
+from qsmflow.workflows.common import sink_node
+from qsmflow.workflows.reportlets import store_figure
+
+#: The atlas whose table gets the rows of the dentate nuclei, which are found in the subject.
+WITH_DENTATE = 'CIT168'
+_MAPS = ('chimap', 'r2star', 't2star', 'magnitude', 'qsm_mask')
+
+
+def init_regions_wf(
+    *, atlas_names: Sequence[str], series: GRESeries, out_dir: str, name: str = 'regions_wf'
+) -> Workflow:
+    """Bring each atlas to the series and tabulate its regions.
+
+    Workflow Graph
+        One :func:`init_atlas_table_wf` for each atlas, and the dentate nuclei before them.
+
+    Parameters
+    ----------
+    atlas_names : sequence of str
+        Names of shipped atlases, or paths.
+    series : GRESeries
+        Gives the names.
+    out_dir : str
+        Root of the derivative dataset.
+    name : str
+        Name of the workflow.
+
+    Inputs
+    ------
+    chimap, r2star, t2star, magnitude, qsm_mask : str
+        Maps of the series; the second and third may be missing.
+    from_template, to_template : list of str
+        ITK transforms.
+    reference, check : dict
+        Of the susceptibility, and of the registration.
+
+    Outputs
+    -------
+    dentate : dict
+        How each dentate nucleus was found.
+    """
+    workflow = Workflow(name=name)
+    workflow.tag = 'regions'
+    shared = [*_MAPS, 'from_template', 'to_template', 'reference', 'check']
+    inputnode = identity('inputnode', shared)
+    outputnode = identity('outputnode', ['dentate'])
+    dentate_wf = None
+    if WITH_DENTATE in atlas_names:
+        dentate_wf = init_dentate_wf(series=series, out_dir=out_dir)
+        _pass_all(workflow, inputnode, dentate_wf, shared)
+        workflow.connect(dentate_wf, 'outputnode.info', outputnode, 'dentate')
+    for entry in atlas_names:
+        if entry == 'dentate':
+            continue
+        table_wf = init_atlas_table_wf(
+            atlas=entry, series=series, out_dir=out_dir, with_dentate=entry == WITH_DENTATE
+        )
+        _pass_all(workflow, inputnode, table_wf, shared)
+        if dentate_wf is not None and entry == WITH_DENTATE:
+            links = [(f'outputnode.{a}', f'inputnode.{b}') for a, b in _DENTATE_EDGES]
+            workflow.connect([(dentate_wf, table_wf, links)])
+    return workflow
+
+
+_DENTATE_EDGES = (('labels', 'dentate'), ('info', 'dentate_info'))
+
+
+def _pass_all(workflow, inputnode, target, fields) -> None:
+    workflow.connect([(inputnode, target, [(field, f'inputnode.{field}') for field in fields])])
+
+
+def init_dentate_wf(*, series: GRESeries, out_dir: str, name: str = 'dentate_wf') -> Workflow:
+    """Find the dentate nuclei in the subject and store their labels.
+
+    Parameters
+    ----------
+    series : GRESeries
+        Gives the names.
+    out_dir : str
+        Root of the derivative dataset.
+    name : str
+        Name of the workflow.
+
+    Inputs
+    ------
+    chimap, r2star, t2star, magnitude, qsm_mask, from_template, to_template, reference, check
+        As in :func:`init_regions_wf`.
+
+    Outputs
+    -------
+    labels : str
+        1 left, 2 right.
+    info : dict
+        How each side was found.
+    """
+    workflow = Workflow(name=name)
+    workflow.tag = 'dentate'
+    workflow.__desc__ = (
+        'The dentate nuclei were found by their own contrast inside a search region of the '
+        'template.\n'
+    )
+    prior_atlas = atlases.load_atlas('dentate')
+    inputnode = identity(
+        'inputnode', [*_MAPS, 'from_template', 'to_template', 'reference', 'check']
+    )
+    outputnode = identity('outputnode', ['labels', 'info'])
+    prior = Node(AtlasToNative(in_file=str(prior_atlas.dseg)), name='prior', mem_gb=1.0)
+    segment = Node(DentateSegmentation(), name='segment', mem_gb=1.0)
+    metadata = {
+        'Description': 'Dentate nuclei: 1 left, 2 right',
+        'Sources': list(series.sources),
+    }
+    path = derivative_path(series, suffix='dseg', atlas='dentate')
+    store = sink_node('ds_labels', out_dir=out_dir, path=path, kind='label', metadata=metadata)
+    workflow.connect([
+        (inputnode, prior, [
+            ('chimap', 'reference'),
+            ('from_template', 'transforms'),
+            ('to_template', 'inverse_transforms'),
+        ]),
+        (inputnode, segment, [
+            ('chimap', 'chimap'),
+            ('r2star', 'r2star'),
+            ('magnitude', 'magnitude'),
+            ('qsm_mask', 'mask'),
+        ]),
+        (prior, segment, [('labels', 'prior')]),
+        (segment, outputnode, [('labels', 'labels'), ('info', 'info')]),
+        (segment, store, [('labels', 'in_file')]),
+    ])  # fmt: skip
+    rows = [(1, 'dentate', 'L'), (2, 'dentate', 'R')]
+    _store_text(workflow, table_text(rows), path, out_dir)
+    return workflow
+
+
+def init_atlas_table_wf(
+    *, atlas: str, series: GRESeries, out_dir: str, with_dentate: bool = False, name: str = ''
+) -> Workflow:
+    """Bring one atlas to the series, and tabulate and draw its regions.
+
+    Parameters
+    ----------
+    atlas : str
+        Name of a shipped atlas, or a path.
+    series : GRESeries
+        Gives the names.
+    out_dir : str
+        Root of the derivative dataset.
+    with_dentate : bool
+        Whether the table gets the rows of the dentate nuclei.
+    name : str
+        Name of the workflow; by default that of the atlas.
+
+    Inputs
+    ------
+    chimap, r2star, t2star, magnitude, qsm_mask, from_template, to_template, reference, check
+        As in :func:`init_regions_wf`.
+    dentate, dentate_info
+        Of :func:`init_dentate_wf`.
+    """
+    entry = atlases.load_atlas(atlas)
+    workflow = Workflow(name=name or f'{entry.name}_wf')
+    workflow.__desc__ = _sentence(entry)
+    fields = [*_MAPS, 'from_template', 'to_template', 'reference', 'check', 'dentate']
+    inputnode = identity('inputnode', [*fields, 'dentate_info'])
+    warp = Node(AtlasToNative(in_file=str(entry.dseg)), name='warp', mem_gb=1.0)
+    measure = Node(RegionStatistics(atlas=atlas), name='measure', mem_gb=1.0)
+    draw = Node(
+        AtlasFigure(names={label.index: label.name for label in entry.table}), name='outlines_rpt'
+    )
+    path = derivative_path(series, suffix='dseg', atlas=entry.name)
+    metadata = {
+        'Description': f'Regions of the {entry.name} atlas',
+        'Sources': list(series.sources),
+    }
+    store = sink_node('ds_labels', out_dir=out_dir, path=path, kind='label', metadata=metadata)
+    if entry.space:
+        workflow.connect([
+            (inputnode, warp, [
+                ('from_template', 'transforms'),
+                ('to_template', 'inverse_transforms'),
+            ]),
+            (inputnode, measure, [('check', 'registration')]),
+        ])  # fmt: skip
+    workflow.connect([
+        (inputnode, warp, [('chimap', 'reference')]),
+        (inputnode, measure, [
+            ('chimap', 'chimap'),
+            ('r2star', 'r2star'),
+            ('t2star', 't2star'),
+            ('qsm_mask', 'mask'),
+            ('reference', 'reference'),
+        ]),
+        (warp, measure, [('labels', 'labels'), ('fov_fraction', 'fov_fraction')]),
+        (warp, store, [('labels', 'in_file')]),
+        (inputnode, draw, [('chimap', 'in_file'), ('qsm_mask', 'mask')]),
+        (warp, draw, [('labels', 'labels')]),
+    ])  # fmt: skip
+    if with_dentate:
+        workflow.connect(
+            [(inputnode, measure, [('dentate', 'dentate'), ('dentate_info', 'dentate_info')])]
+        )
+    store_figure(workflow, draw, series, out_dir, 'outlines', atlas=entry.name)
+    _store_stats(workflow, measure, series, entry.name, out_dir)
+    rows = [(label.index, label.name, label.hemi) for label in entry.table]
+    _store_text(workflow, table_text(rows), path, out_dir)
+    return workflow
+
+
+def _store_stats(workflow, measure, series, atlas_name, out_dir) -> None:
+    for field, extension in (('stats', '.tsv'), ('dictionary', '.json')):
+        path = derivative_path(series, suffix='stats', extension=extension, atlas=atlas_name)
+        sink = sink_node(f'ds_{field}', out_dir=out_dir, path=path, kind='file')
+        workflow.connect(measure, field, sink, 'in_file')
+
+
+def _store_text(workflow, text, image_path, out_dir) -> None:
+    """Store a table of labels beside its image."""
+    write = Node(WriteText(text=text, file_name='labels.tsv'), name='label_table')
+    path = image_path.removesuffix('.nii.gz') + '.tsv'
+    sink = sink_node('ds_table', out_dir=out_dir, path=path, kind='file')
+    workflow.connect(write, 'out_file', sink, 'in_file')
+
+
+def table_text(rows: Sequence[tuple[int, str, str]]) -> str:
+    r"""Return a BIDS table of labels.
+
+    Parameters
+    ----------
+    rows : sequence of (int, str, str)
+        Index, name and side of each label.
+
+    Examples
+    --------
+    >>> table_text([(1, 'dentate', 'L')])
+    'index\tname\themi\n1\tdentate\tL\n'
+    """
+    stream = textio.StringIO()
+    writer = csv.writer(stream, delimiter='\t', lineterminator='\n')
+    writer.writerow(['index', 'name', 'hemi'])
+    writer.writerows([index, label, hemi or 'n/a'] for index, label, hemi in rows)
+    return stream.getvalue()
+
+
+def _sentence(entry: atlases.Atlas) -> str:
+    citation = ' [@pauli2018]' if entry.name == 'CIT168' else ''
+    shipped = entry.name if entry.name in atlases.builtin_atlases() else Path(entry.dseg).name
+    return (
+        f'Susceptibility, R2* and T2* were summarised over the regions of {shipped}{citation}, '
+        'brought to the space of the acquisition.\n'
+    )

@@ -1,0 +1,93 @@
+"""Figures of a series for the report."""
+
+from qsmflow.bids.derivatives import derivative_path
+from qsmflow.bids.series import GRESeries
+from qsmflow.engine import Node, Workflow, identity
+from qsmflow.interfaces.bids import MergeFields
+from qsmflow.interfaces.reportlets import FieldFigure, MagnitudeMaskFigure, MapFigure
+from qsmflow.workflows.common import sink_node
+
+#: ``desc`` of each figure -> interface, and which edges feed its image and its mask.
+FIGURES = {
+    'magnitude': (lambda: MagnitudeMaskFigure(), 'magnitude', 'mask'),
+    'phase': (lambda: MapFigure(kind='phase'), 'phase', None),
+    'total': (lambda: FieldFigure(kind='total_field'), 'total_field', 'mask'),
+    'local': (lambda: FieldFigure(kind='local_field'), 'local_field', 'qsm_mask'),
+    'chi': (lambda: MapFigure(kind='chi'), 'chimap', 'qsm_mask'),
+    'r2star': (lambda: MapFigure(kind='r2star'), 'r2star', 'mask'),
+}
+#: Parts of the summary that are known only when the run is under way.
+FACTS = ('mask', 'reference', 'registration', 'preparation', 'sign', 'dentate')
+
+
+def init_reportlets_wf(
+    *,
+    series: GRESeries,
+    out_dir: str,
+    summary: dict,
+    fields: tuple[str, ...],
+    name: str = 'reportlets_wf',
+) -> Workflow:
+    """Draw the figures of a series and store what its report says.
+
+    Workflow Graph
+        One figure and two sinks for each map; there is nothing to draw.
+
+    Parameters
+    ----------
+    series : GRESeries
+        Gives the names.
+    out_dir : str
+        Root of the derivative dataset.
+    summary : dict
+        What is known before the run; see :mod:`qsmflow.report`.
+    fields : tuple of str
+        Which maps there are.
+    name : str
+        Name of the workflow.
+
+    Inputs
+    ------
+    magnitude, phase, mask, qsm_mask, total_field, local_field, chimap, r2star : str
+        What is drawn.
+    mask_facts, reference_facts, registration_facts, preparation_facts, sign_facts, dentate_facts
+        Dictionaries for the summary.
+    """
+    workflow = Workflow(name=name)
+    sources = dict.fromkeys(key for _, *edges in FIGURES.values() for key in edges if key)
+    inputnode = identity('inputnode', [*sources, *(f'{fact}_facts' for fact in FACTS)])
+    for desc, (interface, image, mask) in FIGURES.items():
+        if image not in fields:
+            continue
+        draw = Node(interface(), name=f'{desc}_rpt')
+        workflow.connect(inputnode, image, draw, 'in_file')
+        if mask:
+            workflow.connect(inputnode, mask, draw, 'mask')
+        store_figure(workflow, draw, series, out_dir, desc)
+    merge = Node(MergeFields(fields=list(FACTS), static=summary), name='summary')
+    workflow.connect([(inputnode, merge, [(f'{fact}_facts', fact) for fact in FACTS])])
+    path = derivative_path(
+        series, suffix='report', desc='summary', extension='.json', kind='figure'
+    )
+    sink = sink_node('ds_summary', out_dir=out_dir, path=path, kind='file')
+    workflow.connect(merge, 'out_file', sink, 'in_file')
+    return workflow
+
+
+def store_figure(
+    workflow: Workflow,
+    draw: Node,
+    series: GRESeries,
+    out_dir: str,
+    desc: str,
+    suffix: str = 'figure',
+    **entities: str,
+) -> None:
+    """Add the sinks of a figure and of its caption to a workflow."""
+    for field, extension in (('out_file', '.png'), ('out_json', '.json')):
+        path = derivative_path(
+            series, suffix=suffix, desc=desc, extension=extension, kind='figure', **entities
+        )
+        name = f'ds_{desc}_{"_".join(entities.values())}{extension[1:]}'
+        sink = sink_node(name, out_dir=out_dir, path=path, kind='file')
+        workflow.connect(draw, field, sink, 'in_file')

@@ -1,0 +1,92 @@
+import errno
+import os
+import tempfile
+from dataclasses import replace
+
+import pytest
+
+from qsmflow.cli import environment
+from qsmflow.settings import BIDSSettings, ExecutionSettings, ResourceSettings, Settings
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings(
+        bids=BIDSSettings(bids_dir=str(tmp_path), output_dir=str(tmp_path / 'out')),
+        resources=ResourceSettings(nprocs=4, omp_nthreads=3),
+        execution=ExecutionSettings(
+            work_dir=str(tmp_path / 'work'), run_uuid='run', random_seed=11
+        ),
+    )
+
+
+def test_folders_and_variables(settings, tmp_path):
+    environ = {'HOME': str(tmp_path)}
+    environment.prepare(settings, environ)
+    assert (tmp_path / 'out').is_dir()
+    assert (tmp_path / 'work').is_dir()
+    for name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'NUMBA_NUM_THREADS'):
+        assert environ[name] == '3'
+    assert environ['ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS'] == '1'
+    assert environ['ANTS_RANDOM_SEED'] == '11'
+    assert environ['LOGNAME']
+    assert environ['HOME'] == str(tmp_path), 'a home that can be written stays'
+
+
+def test_dry_run_writes_nothing(settings, tmp_path):
+    dry = replace(settings, execution=replace(settings.execution, dry_run=True))
+    environment.prepare(dry, {'HOME': str(tmp_path)})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_group_level_needs_no_work_folder(settings, tmp_path):
+    group = replace(settings, bids=replace(settings.bids, analysis_level='group'))
+    environment.prepare(group, {'HOME': str(tmp_path)})
+    assert not (tmp_path / 'work').exists()
+
+
+@pytest.mark.parametrize('home', [None, 'file/home', 'relative'])
+def test_home_is_replaced_where_it_cannot_be_used(settings, tmp_path, home):
+    (tmp_path / 'file').touch()
+    home = str(tmp_path / home) if home == 'file/home' else home
+    environ = {} if home is None else {'HOME': home}
+    environment.prepare(settings, environ)
+    assert os.access(environ['HOME'], os.W_OK)
+
+
+def test_cache_folder_that_cannot_be_used(settings, tmp_path):
+    (tmp_path / 'file').touch()
+    environ = {'HOME': str(tmp_path), 'MPLCONFIGDIR': str(tmp_path / 'file' / 'mpl')}
+    environment.prepare(settings, environ)
+    assert os.access(environ['MPLCONFIGDIR'], os.W_OK)
+    assert 'NUMBA_CACHE_DIR' not in environ, 'what is not set need not be replaced'
+
+
+def test_no_temporary_folder(settings, tmp_path, monkeypatch):
+    def none():
+        raise FileNotFoundError
+
+    monkeypatch.setattr(tempfile, 'tempdir', tempfile.tempdir)
+    monkeypatch.setattr(tempfile, 'gettempdir', none)
+    environ = {}
+    environment.prepare(settings, environ)
+    assert environ['TMPDIR'] == str(tmp_path / 'work' / 'run' / 'tmp')
+    assert environ['HOME'].startswith(environ['TMPDIR'])
+
+
+def test_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    def refuse(**kwargs):
+        raise OSError(errno.EROFS, 'Read-only file system')
+
+    monkeypatch.setattr(tempfile, 'TemporaryFile', refuse)
+    with pytest.raises(OSError, match=r'--work-dir.*Read-only') as caught:
+        environment.require_writable(tmp_path, '-w/--work-dir')
+    assert caught.value.exit_code == 73
+    assert str(os.getuid()) in str(caught.value)
+
+
+def test_file_in_the_way(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(OSError, match='OUTPUT_DIR') as caught:
+        environment.require_writable(tmp_path / 'file' / 'out', 'OUTPUT_DIR')
+    assert caught.value.exit_code == 73

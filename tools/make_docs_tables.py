@@ -1,0 +1,161 @@
+"""Write the tables of the documentation that the package itself knows.
+
+    python tools/make_docs_tables.py [--check]
+
+Text between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` of a page is replaced. With
+``--check`` nothing is written, and the exit status is 1 if a page is out of date.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from qsmflow.algorithms import method_parameters
+from qsmflow.algorithms.catalog import STAGES
+from qsmflow.bids.derivatives import derivative_path, io_spec
+from qsmflow.cli.options import STAGE_OPTIONS, build_parser
+from qsmflow.cli.run import EXIT_CODES
+from qsmflow.tables import data_dictionary
+from qsmflow.workflows.outputs import OUTPUTS
+
+DOCS = Path(__file__).parents[1] / 'docs'
+BIBLIOGRAPHY = Path(__file__).parents[1] / 'qsmflow' / 'data' / 'boilerplate.bib'
+TITLES = {
+    'unwrapping': 'Phase unwrapping',
+    'field': 'Total field',
+    'background': 'Background removal',
+    'inversion': 'Dipole inversion',
+    'relaxometry': 'Relaxometry',
+}
+
+
+def bibliography() -> dict[str, dict[str, str]]:
+    """Return the fields of every entry of the bibliography, by key."""
+    entries = {}
+    for kind, body in re.findall(r'@\w+\{(\w+),(.*?)\n\}', BIBLIOGRAPHY.read_text('utf-8'), re.S):
+        fields = re.findall(r'(\w+) = \{(.*)\},?\n?', body + '\n')
+        entries[kind] = {name: re.sub(r"[{}]|\\'|\\\"", '', text) for name, text in fields}
+    return entries
+
+
+def reference(key: str, entries: dict) -> str:
+    """Return a citation as a link."""
+    entry = entries[key]
+    authors = entry['author'].split(' and ')
+    name = authors[0].partition(',')[0] + (' et al.' if len(authors) > 1 else '')
+    text = f'{name} {entry["year"]}'
+    return f'[{text}](https://doi.org/{entry["doi"]})' if 'doi' in entry else text
+
+
+def methods_table() -> str:
+    entries = bibliography()
+    parts = []
+    for stage, methods in STAGES.items():
+        option = STAGE_OPTIONS[stage]
+        parts += [
+            f'### {TITLES[stage]}: `--{option}`',
+            '',
+            '| name | method | what it does | parameters and defaults | reference |',
+            '|---|---|---|---|---|',
+        ]
+        for number, method in enumerate(methods.values()):
+            parameters = [
+                f'`{name}={value!r}`'
+                for name, value in method_parameters(stage, method.name).items()
+            ]
+            cells = [
+                f'`{method.name}`' + (' (default)' if number == 0 else ''),
+                method.title,
+                method.summary,
+                ', '.join(parameters) or '–',
+                ', '.join(reference(key, entries) for key in method.citations) or '–',
+            ]
+            parts.append('| ' + ' | '.join(cell.replace('|', r'\|') for cell in cells) + ' |')
+        parts.append('')
+    return '\n'.join(parts).rstrip()
+
+
+def options_table() -> str:
+    parts = []
+    for group in build_parser()._action_groups:
+        actions = [action for action in group._group_actions if action.option_strings]
+        if not actions:
+            continue
+        parts += [f'### {group.title.capitalize()}', '', '| option | meaning |', '|---|---|']
+        for action in actions:
+            names = [name for name in action.option_strings if '_' not in name]
+            value = '' if action.nargs == 0 else f' {value_of(action)}'
+            shown = ', '.join(f'`{name}`' for name in names) + (
+                f' `{value.strip()}`' * bool(value)
+            )
+            parts.append(f'| {shown} | {action.help.replace("|", "&#124;")} |')
+        parts.append('')
+    return '\n'.join(parts).rstrip()
+
+
+def value_of(action: argparse.Action) -> str:
+    value = action.metavar or '{' + ','.join(map(str, action.choices or ())) + '}'
+    return f'{value} ...' if action.nargs == '+' else value
+
+
+def exit_codes() -> str:
+    rows = [f'| {code} | {meaning} |' for code, meaning in EXIT_CODES.items()]
+    return '\n'.join(['| code | meaning |', '|---|---|', *rows])
+
+
+def columns_table() -> str:
+    rows = [
+        f'| `{name}` | {entry["Description"].replace("|", "&#124;")} | {entry.get("Units", "")} |'
+        for name, entry in data_dictionary().items()
+    ]
+    return '\n'.join(['| column | meaning | unit |', '|---|---|---|', *rows])
+
+
+def maps_table() -> str:
+    rows = []
+    for output in OUTPUTS:
+        path = derivative_path({'sub': 'X'}, suffix=output.suffix, desc=output.desc)
+        path = path.removeprefix('sub-X/').replace('sub-X_', '<series>_')
+        unit = io_spec()['suffixes'][output.suffix].get('units', '')
+        level = 'all' if output.minimal else 'full'
+        rows.append(f'| `{path}` | {output.description} | {unit} | {level} |')
+    return '\n'.join(['| file | what it holds | unit | `--level` |', '|---|---|---|---|', *rows])
+
+
+TABLES = {
+    'maps': ('outputs.md', maps_table),
+    'columns': ('outputs.md', columns_table),
+    'methods': ('methods.md', methods_table),
+    'options': ('usage.md', options_table),
+    'exit codes': ('usage.md', exit_codes),
+}
+
+
+def updated(page: str, name: str, table: str) -> str:
+    """Return the page with the table between its marks."""
+    pattern = rf'(<!-- begin {name} -->\n).*?(<!-- end {name} -->)'
+    if not re.search(pattern, page, re.S):
+        raise ValueError(f'the page has no marks for the table {name!r}')
+    return re.sub(pattern, lambda match: f'{match[1]}\n{table}\n\n{match[2]}', page, flags=re.S)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser.add_argument('--check', action='store_true')
+    options = parser.parse_args(argv)
+    stale = []
+    for name, (file, make) in TABLES.items():
+        path = DOCS / file
+        page = path.read_text(encoding='utf-8')
+        new = updated(page, name, make())
+        if new != page:
+            stale.append(f'{file}: {name}')
+            if not options.check:
+                path.write_text(new, encoding='utf-8')
+    print('\n'.join(stale) or 'all tables are up to date')
+    return 1 if stale and options.check else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -57,12 +57,16 @@ class Label:
         ``'L'``, ``'R'``, or empty for a region of the midline or of both sides.
     group : str
         Name of the group that the region belongs to; empty for none.
+    chi : float or None
+        Typical susceptibility of an adult, in ppm, of a region that stands out in the map; its
+        alignment is then refined by the map.
     """
 
     index: int
     name: str
     hemi: str = ''
     group: str = ''
+    chi: float | None = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,7 @@ def load_atlas(name_or_path: str | Path) -> Atlas:
         Name of a shipped atlas; or a folder in the BIDS atlas layout with
         ``atlas-<label>_description.json``, one ``*_dseg.nii[.gz]`` and its ``*_dseg.tsv``; or a
         label image with a table beside it. The table has columns ``index`` and ``name``, and
-        optionally ``hemi`` and ``group``.
+        optionally ``hemi``, ``group`` and ``chi`` (ppm).
 
     Returns
     -------
@@ -257,7 +261,11 @@ def _read_row(row: dict, path: Path) -> Label:
     hemi = _HEMISPHERES.get(text('hemi').upper())
     if hemi is None:
         raise AtlasError(f'{path}: hemi {row["hemi"]!r} of label {index} is not L or R.')
-    return Label(index, text('name') or f'label_{index}', hemi, text('group'))
+    try:
+        chi = float(text('chi')) if text('chi') else None
+    except ValueError as error:
+        raise AtlasError(f'{path}: chi {row["chi"]!r} of label {index} is no number.') from error
+    return Label(index, text('name') or f'label_{index}', hemi, text('group'), chi)
 
 
 def rows(atlas: Atlas) -> tuple[RegionRow, ...]:

@@ -18,7 +18,7 @@ class Workflow(pe.Workflow):
     __desc__ : str
         Past-tense sentences for the methods section, with ``[@key]`` citations.
     tag : str
-        The stage that this workflow computes, such as ``'inversion'``; ``splice`` finds it by this.
+        The stage that this workflow computes; ``splice`` finds it by this.
     """
 
     __desc__: str = ''

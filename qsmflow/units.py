@@ -1,8 +1,8 @@
-"""Physical constants, unit conversions and the sign convention.
+r"""Physical constants, unit conversions and the sign convention.
 
 The sign convention holds everywhere in the package: the signal of echo :math:`j` is
-:math:`S_j = M_0 e^{-R_2^* TE_j} e^{+i(\\phi_0 + 2\\pi f TE_j)}`, the field ``f`` is positive where the
-main field is raised, and paramagnetic tissue has positive susceptibility.
+:math:`S_j = M_0 e^{-R_2^* TE_j} e^{+i(\phi_0 + 2\pi f TE_j)}`, the field ``f`` is positive where
+the main field is raised, and paramagnetic tissue has positive susceptibility.
 
 Between stages the field is in ppm of the main field. The dipole relation ``field = D * chi`` is
 then free of the field strength and of the echo time.

@@ -44,9 +44,7 @@ def test_no_partial_file_stays_behind(volume, tmp_path):
 
 def test_mask_and_labels_are_stored_as_integers(volume, tmp_path):
     mask = io.save_volume(volume.data > 0, volume, tmp_path / 'mask.nii')
-    labels = io.save_volume(
-        np.full(volume.shape, 300, np.int64), volume, tmp_path / 'labels.nii'
-    )
+    labels = io.save_volume(np.full(volume.shape, 300, np.int64), volume, tmp_path / 'labels.nii')
     assert nib.load(mask).get_data_dtype() == np.uint8
     assert nib.load(labels).get_data_dtype() == np.int32
     np.testing.assert_array_equal(io.load_mask(mask, like=volume), volume.data > 0)

@@ -98,7 +98,7 @@ def template_brain():
 
 @pytest.fixture(scope='module')
 def coarse_head():
-    return make_head((52, 60, 48), (4.0, 4.0, 4.0))
+    return make_head((52, 60, 48), (4.0, 4.0, 4.0), amplitude=2.0)
 
 
 AFFINES = {
@@ -321,6 +321,8 @@ def test_arguments_are_checked(tmp_path):
     empty = np.zeros((8, 8, 8), bool)
     with pytest.raises(ValueError, match='kind must be one of'):
         registration.register(volume, volume, out_dir=tmp_path, kind='bspline')
+    with pytest.raises(ValueError, match='metric must be one of'):
+        registration.register(volume, volume, out_dir=tmp_path, metric='ssd')
     with pytest.raises(ValueError, match='starts must be some of'):
         registration.register(volume, volume, out_dir=tmp_path, starts=('upside_down',))
     with pytest.raises(ValueError, match='empty'):
@@ -330,7 +332,7 @@ def test_arguments_are_checked(tmp_path):
 
 
 def test_rigid_motion_is_recovered_twice_alike(tmp_path, coarse_head):
-    t1w = make_head((52, 60, 48), (4.0, 4.0, 4.0), contrast='t1w', seed=0)
+    t1w = make_head((52, 60, 48), (4.0, 4.0, 4.0), contrast='t1w', amplitude=2.0)
     motion = oblique((1, 1, 1), degrees=(6, -4, 10), origin=(300, -20, 9))
     moved = Volume(t1w.image.data, motion @ t1w.image.affine)
     results = [
@@ -375,8 +377,10 @@ def test_unrelated_images_are_flagged_after_other_starts(tmp_path):
     assert set(result.check['attempts']) == set(starts)
 
 
-def test_from_magnitude_to_labels_at_4_mm(tmp_path, coarse_head, template_brain):
+def test_from_magnitude_to_labels_at_4_mm(tmp_path, monkeypatch, coarse_head, template_brain):
     head = coarse_head
+    stage = adapter._STAGES['syn_mi']
+    monkeypatch.setitem(adapter._STAGES, 'syn_mi', (*stage[:2], '40x20', *stage[3:]))
     mask, info = registration.extract_brain(head.image, starts=('center_of_mass',))
     assert info['passed'], info
     assert dice(mask, head.brain) > 0.95
@@ -393,7 +397,9 @@ def test_from_magnitude_to_labels_at_4_mm(tmp_path, coarse_head, template_brain)
     assert result.passed, result.check
     assert result.check['dice'] > 0.93
     deep = head.labels > 0
-    assert np.median(target_error(head, result.forward, deep)) < 2.5
+    # With few iterations this shows that the parts fit together: an error below one voxel.
+    # What the full registration achieves is asserted by the slow test of accuracy.
+    assert np.median(target_error(head, result.forward, deep)) < 4.0
     labels = io.load_volume(atlas.load_atlas('CIT168').dseg)
     warped = registration.warp_labels(labels, head.image, [result.forward]).data
     assert dice(warped > 0, deep) > 0.6
@@ -411,15 +417,22 @@ def test_accuracy_at_2_mm(tmp_path, contrast, template_brain):
     assert dice(mask, head.brain) > 0.95
     brain, brain_mask = template_brain
     result = registration.register(
-        head.image, brain, out_dir=tmp_path, fixed_mask=mask, moving_mask=brain_mask.data > 0.5
+        head.image,
+        brain,
+        out_dir=tmp_path,
+        metric='mi' if contrast == 'gre' else 'cc',
+        fixed_mask=mask,
+        moving_mask=brain_mask.data > 0.5,
     )
     assert result.passed, result.check
-    assert np.median(target_error(head, result.forward, head.labels > 0)) < 1.5
+    assert np.median(target_error(head, result.forward, head.labels > 0)) < (
+        2.0 if contrast == 'gre' else 1.0
+    )
     labels = io.load_volume(atlas.load_atlas('CIT168').dseg)
     warped = registration.warp_labels(labels, head.image, [result.forward]).data
     for index in (1, 2, 5, 101, 102, 105):
         here, there = (np.argwhere(x == index).mean(0) for x in (warped, head.labels))
-        assert np.linalg.norm(here - there) * 2 < 1.5
+        assert np.linalg.norm(here - there) * 2 < (2.5 if contrast == 'gre' else 1.0)
 
 
 @pytest.mark.slow

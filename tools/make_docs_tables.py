@@ -13,6 +13,7 @@ from pathlib import Path
 
 from qsmflow.algorithms import method_parameters
 from qsmflow.algorithms.catalog import STAGES
+from qsmflow.bids.catalog import FINDINGS, GROUPS, NOT_CHECKED, group_of
 from qsmflow.bids.derivatives import derivative_path, io_spec
 from qsmflow.cli.options import STAGE_OPTIONS, build_parser
 from qsmflow.cli.run import EXIT_CODES
@@ -123,7 +124,27 @@ def maps_table() -> str:
     return '\n'.join(['| file | what it holds | unit | `--level` |', '|---|---|---|---|', *rows])
 
 
+def findings_table() -> str:
+    parts = []
+    for group in GROUPS:
+        parts += [f'### {group}', '', '| code | what was found | levels | meaning |']
+        parts.append('|---|---|---|---|')
+        for code, kind in FINDINGS.items():
+            if group_of(code) == group:
+                levels = ', '.join(kind.levels)
+                parts.append(f'| {code} | {kind.title} | {levels} | {kind.meaning} |')
+        parts.append('')
+    return '\n'.join(parts).rstrip()
+
+
+def unchecked_table() -> str:
+    rows = [f'| {row} | {title} | {until} |' for row, (title, until) in NOT_CHECKED.items()]
+    return '\n'.join(['| row | defect | until then |', '|---|---|---|', *rows])
+
+
 TABLES = {
+    'findings': ('findings.md', findings_table),
+    'not checked': ('findings.md', unchecked_table),
     'maps': ('outputs.md', maps_table),
     'columns': ('outputs.md', columns_table),
     'methods': ('methods.md', methods_table),

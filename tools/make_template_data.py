@@ -87,6 +87,12 @@ CIT168 = (
     (16, 'STN', 'diencephalon', 'Subthalamic nucleus'),
 )  # fmt: skip
 
+#: Typical susceptibility, in ppm, of the nuclei that stand out in a map: those of the head phantom
+#: of Marques et al. 2021 (doi:10.1002/mrm.28716).
+EXPECTED_CHI = {
+    **{1: 0.038, 2: 0.044, 5: 0.1305, 6: 0.1305, 7: 0.111, 8: 0.100, 9: 0.111, 16: 0.111},
+}
+
 #: Of the dentate prior, for the right side, in mm: ellipsoids that were laid out by hand from the
 #: published place and size of the nucleus (near (+-14, -60, -34), 0.6-2 ml a side, long axis
 #: running anterolaterally). The search region leaves about 5 mm for differences of anatomy.
@@ -194,7 +200,10 @@ def write_atlas(label: str, dseg: np.ndarray, affine: np.ndarray, rows: list, ab
     folder = DATA / 'atlases' / f'atlas-{label}'
     stem = f'tpl-{SPACE}_atlas-{label}_res-1_dseg'
     write_image(dseg, affine, folder / f'{stem}.nii.gz')
-    lines = ['index\tname\themi\tgroup\tdescription', *('\t'.join(map(str, r)) for r in rows)]
+    columns = ['index', 'name', 'hemi', 'group', 'chi', 'description']
+    if len(rows[0]) < len(columns):
+        columns.remove('chi')
+    lines = ['\t'.join(map(str, row)) for row in (columns, *rows)]
     write_text(folder / f'{stem}.tsv', '\n'.join(lines) + '\n')
     write_json(folder / f'atlas-{label}_description.json', about)
 
@@ -207,7 +216,7 @@ def make_cit168(wheels: dict[str, Path]) -> None:
     if set(np.unique(dseg)) - {0} != expected:
         raise SystemExit('the CIT168 labels are not those of the table')
     rows = [
-        (index + side, region, hemi, group, description)
+        (index + side, region, hemi, group, EXPECTED_CHI.get(index, 'n/a'), description)
         for side, hemi in ((0, 'L'), (100, 'R'))
         for index, region, group, description in CIT168
     ]

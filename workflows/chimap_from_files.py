@@ -27,11 +27,13 @@ def init_chimap_from_files_wf(
 ) -> Workflow:
     """Reconstruct one series of files and keep its susceptibility map."""
     workflow = Workflow(name=name)
+    # Nodes run in folders of their own, so that relative paths would lose their meaning.
     reconstruction_wf = init_reconstruction_wf(
         te=te, f0=imaging_frequency(field_strength), mask_file=mask
     )
-    reconstruction_wf.inputs.inputnode.magnitude_files = magnitude
-    reconstruction_wf.inputs.inputnode.phase_files = phase
+    door = reconstruction_wf.inputs.inputnode
+    door.magnitude_files = [str(Path(path).absolute()) for path in magnitude]
+    door.phase_files = [str(Path(path).absolute()) for path in phase]
     ds_chimap = Node(DerivativesSink(out_dir=out_dir, path='chimap.nii.gz'), name='ds_chimap')
     workflow.connect([(reconstruction_wf, ds_chimap, [('outputnode.chimap', 'in_file')])])
     return workflow

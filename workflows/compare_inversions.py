@@ -20,6 +20,7 @@ from qsmflow.workflows import init_dipole_inversion_wf
 def init_compare_inversions_wf(*, local_field: str, mask: str, out_dir: str) -> Workflow:
     """Build one branch for each inversion method."""
     workflow = Workflow(name='compare_inversions_wf')
+    out_dir = str(Path(out_dir).absolute())
     for method in STAGES['inversion']:
         invert_wf = init_dipole_inversion_wf(method=method, name=f'{method}_wf')
         invert_wf.inputs.inputnode.local_field = str(Path(local_field).absolute())

@@ -55,6 +55,7 @@ def init_swapped_wf(*, total_field: str, mask: str, out_dir: str) -> Workflow:
     susceptibility_wf.inputs.inputnode.total_field = str(Path(total_field).absolute())
     susceptibility_wf.inputs.inputnode.mask = str(Path(mask).absolute())
     workflow = Workflow(name='swapped_wf', base_dir=str(Path(out_dir).absolute() / 'work'))
+    out_dir = str(Path(out_dir).absolute())
     sink = Node(DerivativesSink(out_dir=out_dir, path='chimap.nii.gz'), name='ds_chimap')
     workflow.connect(susceptibility_wf, 'outputnode.chimap', sink, 'in_file')
     return workflow

@@ -43,7 +43,7 @@ STAGES: dict[str, dict[str, Method]] = {
             'romeo',
             'unwrap:romeo',
             'ROMEO-type region growing',
-            'path-following spatial unwrapping of one echo, temporal unwrapping of the others; exact',
+            'region growing in one echo, the others unwrapped in time by it; exact',
             ('dymerska2021',),
         ),
         Method(
@@ -59,7 +59,7 @@ STAGES: dict[str, dict[str, Method]] = {
             'sequential',
             'field:sequential',
             'robust sequential fit',
-            'each later echo is unwrapped against the field so far and dropped softly when it disagrees',
+            'each echo is unwrapped by the field so far, and left out softly if it disagrees',
             ('eckstein2018',),
         ),
         Method(

@@ -4,7 +4,7 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from qsmflow.bids.findings import Finding, stopping
 from qsmflow.bids.names import IMAGE_EXTENSIONS, parse_name
 from qsmflow.bids.series import GRESeries, series_name
 from qsmflow.io import GRID_TOLERANCE
+
+if TYPE_CHECKING:
+    from qsmflow.bids.query import Collection
 
 
 class NamedImage(Protocol):
@@ -204,3 +207,30 @@ def _number(run: str | None) -> int:
     """Return a run as a number; a scan without the entity is the first."""
     digits = ''.join(c for c in run or '' if c.isdigit())
     return int(digits) if digits else 1
+
+
+def require_masks(collection: 'Collection') -> 'Collection':
+    """Return the collection without the series that no derivative dataset has a mask for.
+
+    Parameters
+    ----------
+    collection : Collection
+        Series, with the masks that were found.
+
+    Returns
+    -------
+    Collection
+        The series left out are among ``failed``, with a finding ``D77``.
+    """
+    message = 'has no brain mask in the derivative datasets, and one was asked for'
+    remedy = 'Give the dataset that holds it with --derivatives, or use --mask auto.'
+    missing = [
+        (item.name, (Finding('D77', 'ERROR', message, item.name, {}, remedy),))
+        for item in collection.series
+        if item.mask is None
+    ]
+    return dataclasses.replace(
+        collection,
+        series=tuple(item for item in collection.series if item.mask is not None),
+        failed=(*collection.failed, *missing),
+    )

@@ -233,7 +233,7 @@ def _collision(keys: Sequence[tuple], groups: Groups) -> Finding:
     by_parameter = set(differing) & set(PARAMETER_ENTITIES)
     what = 'flip angle, inversion or saturation' if by_parameter else 'suffix'
     message = f'several acquisitions differ only in {what}: their results would have one name'
-    remedy = 'Give each its own acq- label, or choose one with --bids-filter-file.'
+    remedy = 'Give each its own acq- label, or choose one with --acq-label.'
     evidence = {'files': files, 'entities': differing}
     return Finding('A22', 'ERROR', message, groups[keys[0]][0].relative, evidence, remedy)
 

@@ -4,7 +4,9 @@ import logging
 import multiprocessing
 import os
 import re
+import signal
 import sys
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from pathlib import Path
 
 from nipype import config as nipype_config
 from nipype import logging as nipype_logging
-from nipype.pipeline.plugins import LinearPlugin, MultiProcPlugin
+from nipype.pipeline.plugins import MultiProcPlugin
 
 from qsmflow.cli import progress
 from qsmflow.engine import Workflow
@@ -44,9 +46,20 @@ class NodeFailure:
 class WorkerKilledError(RuntimeError):
     """A worker process disappeared, as a rule because the machine was out of memory."""
 
+    exit_code = 1
+
 
 class SafeMultiProcPlugin(MultiProcPlugin):
-    """``MultiProc`` that ends when a worker is killed, instead of waiting for it for ever."""
+    """``MultiProc`` that ends when it should.
+
+    It ends when a worker is killed, instead of waiting for it for ever; and when the run is
+    interrupted, it ends its workers, instead of waiting for what they compute.
+
+    Attributes
+    ----------
+    ended : list of int
+        Process identifiers of the workers that were ended before their work was done.
+    """
 
     _broken: BaseException | None = None
 
@@ -59,6 +72,26 @@ class SafeMultiProcPlugin(MultiProcPlugin):
             initargs=(self._cwd, self.plugin_args['log_level']),
             mp_context=multiprocessing.get_context('forkserver'),
         )
+        self.ended: list[int] = []
+
+    def run(self, graph, config, updatehash=False):
+        """Run the graph; workers do not outlive it."""
+        try:
+            super().run(graph, config, updatehash=updatehash)
+        except BaseException:
+            self._end_workers()
+            raise
+
+    def _end_workers(self) -> None:
+        workers = list((self.pool._processes or {}).values())
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.join(timeout=5)
+            if worker.is_alive():
+                worker.kill()
+        self.ended = [worker.pid for worker in workers]
 
     def _async_callback(self, args):
         try:
@@ -83,6 +116,15 @@ def _start_worker(folder: str, log_level: int) -> None:
     """Set up a worker process: its folder, and nipype's loggers, which it does not inherit."""
     os.chdir(folder)
     quiet_nipype(log_level)
+    # Ctrl-C reaches the whole process group; the main process alone decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    """End this worker when the main process is gone, which it would not notice otherwise."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def quiet_nipype(level: int) -> None:
@@ -119,7 +161,9 @@ def configure_nipype(settings: Settings, crash_dir: Path) -> None:
     quiet_nipype(log_level(settings))
 
 
-def run_graph(workflow: Workflow, settings: Settings, crash_dir: Path) -> tuple[NodeFailure, ...]:
+def run_graph(
+    workflow: Workflow, settings: Settings, crash_dir: Path, monitor: progress.Monitor
+) -> tuple[NodeFailure, ...]:
     """Run a workflow and return the nodes that failed.
 
     Parameters
@@ -130,6 +174,8 @@ def run_graph(workflow: Workflow, settings: Settings, crash_dir: Path) -> tuple[
         Resources and behaviour on failure.
     crash_dir : Path
         Where crash files go.
+    monitor : progress.Monitor
+        Is told of every node, see :func:`make_monitor`.
 
     Returns
     -------
@@ -142,11 +188,11 @@ def run_graph(workflow: Workflow, settings: Settings, crash_dir: Path) -> tuple[
         If a worker process was killed.
     """
     before = set(crash_dir.glob('crash-*'))
-    live = sys.stderr.isatty() and settings.execution.verbosity == 0
-    with progress.Monitor(_count_nodes(workflow), live=live) as monitor:
+    plugin = _plugin(settings)
+    with monitor:
         progress.watch(monitor)
         try:
-            workflow.run(plugin=_plugin(settings))
+            workflow.run(plugin=plugin)
         except WorkerKilledError:
             raise
         except Exception as error:
@@ -156,15 +202,29 @@ def run_graph(workflow: Workflow, settings: Settings, crash_dir: Path) -> tuple[
             logging.getLogger(__name__).debug('the graph ended with: %s', error)
         finally:
             progress.watch(None)
+            _remove_partial(Path(settings.bids.output_dir), getattr(plugin, 'ended', []))
     return _failures(crash_dir, before)
+
+
+def make_monitor(workflow: Workflow, settings: Settings) -> progress.Monitor:
+    """Return what shows the progress of a workflow: live on a terminal, else lines."""
+    live = sys.stderr.isatty() and settings.execution.verbosity == 0
+    return progress.Monitor(_count_nodes(workflow), live=live)
+
+
+def _remove_partial(out_dir: Path, workers: list[int]) -> None:
+    """Remove the files that ended workers were writing."""
+    for worker in workers:
+        for path in out_dir.glob(f'sub-*/**/.*.{worker}.part*'):
+            path.unlink(missing_ok=True)
 
 
 def _plugin(settings: Settings):
     if settings.execution.plugin_file:
         return _plugin_from_file(settings.execution.plugin_file)
     arguments = {'status_callback': progress.status_callback}
-    if settings.resources.nprocs == 1:
-        return LinearPlugin(plugin_args=arguments)
+    # A single processor has a worker too: the main process stays free to end at a signal, and to
+    # tell when the worker was killed.
     return SafeMultiProcPlugin(
         plugin_args={
             **arguments,
@@ -225,7 +285,7 @@ def _last_error(text: str) -> str:
 
     Examples
     --------
-    >>> _last_error('Traceback:\\n  File "x", line 1\\nValueError: no brain found\\n\\n')
+    >>> _last_error('Traceback:\n  File "x", line 1\nValueError: no brain found\n\n')
     'ValueError: no brain found'
     """
     lines = re.findall(r'^\s*([A-Za-z_.]+(?:Error|Exception|Interrupt)\b.*)$', text, re.MULTILINE)

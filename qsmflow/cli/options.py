@@ -181,7 +181,7 @@ def _add_selection(parser) -> None:
         nargs='+',
         action='extend',
         type=values.derivatives,
-        help='derivative datasets whose brain masks and preprocessed T1w images are used',
+        help='derivative datasets whose brain masks are used',
     )
     _option(
         group,

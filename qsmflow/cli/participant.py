@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qsmflow import __version__
+from qsmflow.cli.progress import shared_group
 from qsmflow.settings import Settings
 
 _LOGGER = logging.getLogger('qsmflow.cli')
@@ -21,7 +22,7 @@ class Outcome:
     ----------
     name : str
         Series, as in file names; or ``sub-<label>`` for what belongs to a subject.
-    status : {'done', 'failed', 'not started'}
+    status : {'done', 'failed', 'not started', 'interrupted'}
         ``'not started'`` when a check of the input stopped it.
     reason : str
         Empty when done.
@@ -43,30 +44,40 @@ def run(settings: Settings) -> int:
     Returns
     -------
     int
-        0 if every series and report is done, else 1.
+        0 if every series and report is done, 65 if the checks of the input stopped all series,
+        else 1.
 
     Raises
     ------
     DatasetError
-        If there is nothing that can be processed, or a label does not exist.
+        If there is no series at all, or a label does not exist.
     """
     from qsmflow.bids import collect, render_plan
+    from qsmflow.bids.companions import require_masks
+    from qsmflow.cli.validation import validated
 
     collection = collect(**_selection(settings))
+    if settings.reconstruction.mask == 'derivatives':
+        collection = require_masks(collection)
+    if not settings.bids.skip_bids_validation:
+        collection = validated(collection)
     print(render_plan(collection), flush=True)
     outcomes = [
         Outcome(name, 'not started', '; '.join(str(item) for item in findings if item.stops))
         for name, findings in collection.failed
     ]
-    if settings.execution.dry_run or not collection.series:
+    if settings.execution.dry_run or not (outcomes or collection.series):
         return collection.exit_code
     log_dir = _start_output(settings)
-    outcomes += _process(collection, settings, log_dir)
-    outcomes += _report(collection, settings)
+    if collection.series:
+        outcomes += _process(collection, settings, log_dir, outcomes)
+        outcomes += _report(collection, settings)
     _write_status(outcomes, log_dir / 'status.tsv')
     failed = [outcome for outcome in outcomes if outcome.status != 'done']
     for outcome in failed:
         _LOGGER.error('%s: %s (%s)', outcome.name, outcome.status, outcome.reason)
+    if not collection.series:
+        return collection.exit_code
     return 1 if failed else 0
 
 
@@ -102,9 +113,14 @@ def _start_output(settings: Settings) -> Path:
     return log_dir
 
 
-def _process(collection, settings: Settings, log_dir: Path) -> list[Outcome]:
-    """Build the graph, run it, and say how each series ended."""
-    from qsmflow.cli.execution import configure_nipype, run_graph
+def _process(
+    collection, settings: Settings, log_dir: Path, earlier: list[Outcome]
+) -> list[Outcome]:
+    """Build the graph, run it, and say how each series ended.
+
+    When the run is interrupted, the status so far is written, ``earlier`` outcomes first.
+    """
+    from qsmflow.cli.execution import configure_nipype, make_monitor, run_graph
     from qsmflow.report import write_citations
     from qsmflow.workflows.base import init_qsmflow_wf
 
@@ -123,21 +139,38 @@ def _process(collection, settings: Settings, log_dir: Path) -> list[Outcome]:
     if settings.execution.write_graph:
         workflow.write_graph(str(log_dir / 'graph.dot'), graph2use='colored', simple_form=True)
     write_citations(workflow.visit_desc(), Path(settings.bids.output_dir) / 'logs')
-    failures = run_graph(workflow, settings, log_dir)
-    outcomes = []
-    for series in collection.series:
-        own = [item for item in failures if item.group in (series.name, f'sub-{series.subject}')]
-        for failure in own:
-            _LOGGER.error(
-                '%s: %s failed: %s (%s)',
-                series.name,
-                failure.node,
-                failure.reason,
-                failure.crash_file,
-            )
-        reason = '; '.join(f'{item.node}: {item.reason}' for item in own)
-        outcomes.append(Outcome(series.name, 'failed' if own else 'done', reason))
-    return outcomes
+    monitor = make_monitor(workflow, settings)
+    try:
+        failures = run_graph(workflow, settings, log_dir, monitor)
+    except BaseException as error:
+        reason = f'{type(error).__name__}: {error}'
+        outcomes = [_interrupted(series, monitor, reason) for series in collection.series]
+        _write_status([*earlier, *outcomes], log_dir / 'status.tsv')
+        raise
+    return [_outcome(series, failures) for series in collection.series]
+
+
+def _outcome(series, failures) -> Outcome:
+    """Say how a series ended, and log the nodes that failed."""
+    own = [item for item in failures if item.group in _groups(series)]
+    for item in own:
+        message = '%s: %s failed: %s (%s)'
+        _LOGGER.error(message, series.name, item.node, item.reason, item.crash_file)
+    reason = '; '.join(f'{item.node}: {item.reason}' for item in own)
+    return Outcome(series.name, 'failed' if own else 'done', reason)
+
+
+def _interrupted(series, monitor, reason: str) -> Outcome:
+    """Say whether a series was complete when the run ended early."""
+    if all(monitor.complete(group) for group in _groups(series)):
+        return Outcome(series.name, 'done')
+    return Outcome(series.name, 'interrupted', reason)
+
+
+def _groups(series) -> tuple[str, ...]:
+    """Return the groups of nodes that a series needs."""
+    shared = (shared_group(f'sub-{series.subject}'),) if series.t1w else ()
+    return (series.name, *shared)
 
 
 def _report(collection, settings: Settings) -> list[Outcome]:

@@ -6,6 +6,9 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
+#: Nodes that only store, draw or pass on: they count, but a line for each would be noise.
+_QUIET = re.compile(r'(?:^|: )(?:ds \S.*|.* rpt|label table|details|summary)$')
+
 
 @dataclass
 class Monitor:
@@ -30,6 +33,7 @@ class Monitor:
     def __enter__(self):
         """Start the live view, if there is a terminal."""
         if self.live:
+            from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
             self._progress = Progress(
@@ -38,6 +42,8 @@ class Monitor:
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 '{task.fields[stage]}',
+                # Standard output is for results: it may be a file while this is a terminal.
+                console=Console(stderr=True),
             )
             self._tasks = {
                 group: self._progress.add_task(group, total=total, stage='')
@@ -66,14 +72,21 @@ class Monitor:
             self.failures.append((group, name))
         self._show(group, stage, failed=status == 'exception')
 
+    def complete(self, group: str) -> bool:
+        """Tell whether all nodes of a group are finished and none failed."""
+        failed = any(failed == group for failed, _ in self.failures)
+        return not failed and self.finished[group] >= self.totals.get(group, 0)
+
     def _show(self, group: str, stage: str, failed: bool) -> None:
         if self._progress is not None:
             if group in self._tasks:
                 self._progress.advance(self._tasks[group])
             return
         total = self.totals.get(group, 0)
-        word = 'FAILED' if failed else 'done'
-        say(f'{group}: {stage} {word} ({self.finished[group]}/{total})')
+        last = self.finished[group] == total
+        if failed or last or not _QUIET.search(stage):
+            word = 'FAILED' if failed else 'done'
+            say(f'{group}: {stage} {word} ({self.finished[group]}/{total})')
 
 
 def say(text: str) -> None:
@@ -84,16 +97,34 @@ def say(text: str) -> None:
 def describe(full_name: str) -> tuple[str, str]:
     """Split a node's full name into its group and a readable stage.
 
+    The group is the series, or the subject with the word ``T1w`` for what its series share.
+
     Examples
     --------
     >>> describe('qsmflow_wf.sub_01_wf.sub_01_ses_1_wf.susceptibility_wf.refer')
     ('sub-01_ses-1', 'susceptibility: refer')
+    >>> describe('qsmflow_wf.sub_01_wf.t1w_0_wf.register')
+    ('sub-01 T1w', 't1w 0: register')
     """
     parts = full_name.split('.')
-    groups = [part for part in parts if re.match(r'sub_\w+_wf$', part)]
-    inner = parts[parts.index(groups[-1]) + 1 :] if groups else parts[1:]
+    found = [n for n, part in enumerate(parts) if re.match(r'sub_\w+_wf$', part)]
+    inner = parts[found[-1] + 1 :] if found else parts[1:]
     stage = ': '.join(part.removesuffix('_wf').replace('_', ' ') for part in inner)
-    return group_name(groups[-1]) if groups else 'all', stage
+    if not found:
+        return 'all', stage
+    group = group_name(parts[found[-1]])
+    return (shared_group(group) if len(found) == 1 else group), stage
+
+
+def shared_group(subject: str) -> str:
+    """Return the group of the nodes that the series of a subject share.
+
+    Examples
+    --------
+    >>> shared_group('sub-01')
+    'sub-01 T1w'
+    """
+    return f'{subject} T1w'
 
 
 def group_name(workflow_name: str) -> str:

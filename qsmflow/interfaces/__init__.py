@@ -10,7 +10,7 @@ from qsmflow.interfaces.anatomy import (
 from qsmflow.interfaces.bids import DerivativesSink
 from qsmflow.interfaces.contrasts import Relaxometry
 from qsmflow.interfaces.field import FieldFit, FieldSign
-from qsmflow.interfaces.masking import MaskRefinement
+from qsmflow.interfaces.masking import MaskRefinement, PhaseQualityMask
 from qsmflow.interfaces.phase import PhaseOffsetRemoval, PhasePreparation, PhaseUnwrapping
 from qsmflow.interfaces.susceptibility import (
     BackgroundRemoval,
@@ -32,6 +32,7 @@ __all__ = [
     'MaskRefinement',
     'PhaseOffsetRemoval',
     'PhasePreparation',
+    'PhaseQualityMask',
     'PhaseUnwrapping',
     'RegionStatistics',
     'RegisterToT1w',

@@ -99,17 +99,15 @@ class _Register(VolumeInterface):
 
     output_spec = _RegisterOutputSpec
 
-    def _register(self, runtime, target, target_mask, *, kind: str, names: tuple[str, str]):
+    def _register(self, runtime, target, target_mask, *, names: tuple[str, str], **options):
         """Register, name the files after the way they lead, and bring the target along."""
         image = _first_echo(self.inputs.in_file)
-        options = {}
         if isdefined(self.inputs.starts):
             options['starts'] = tuple(self.inputs.starts)
         result = registration.register(
             image,
             target,
             out_dir=runtime.cwd,
-            kind=kind,
             fixed_mask=io.load_mask(self.inputs.in_mask, like=image),
             moving_mask=None if target_mask is None else target_mask.data > 0.5,
             resolution=self.inputs.resolution,
@@ -157,7 +155,10 @@ class RegisterToT1w(_Register):
 
 class _RegisterToTemplateInputSpec(_RegisterInputSpec):
     source = traits.Enum(
-        'T1w', 'GRE', usedefault=True, desc='what in_file is, for the names of the transforms'
+        'T1w',
+        'GRE',
+        usedefault=True,
+        desc='what in_file is: names the transforms and chooses the metric',
     )
     kind = traits.Enum('syn', 'affine', usedefault=True, desc='freedom of the transform')
     template = File(exists=True, desc='brain template; the shipped MNI152NLin2009cAsym by default')
@@ -184,7 +185,10 @@ class RegisterToTemplate(_Register):
             mask = io.load_volume(atlas.template('brain_mask_res-2'))
         io.check_same_grid(target, mask)
         names = (self.inputs.source, atlas.TEMPLATE_SPACE)
-        return self._register(runtime, target, mask, kind=self.inputs.kind, names=names)
+        metric = 'cc' if self.inputs.source == 'T1w' else 'mi'
+        return self._register(
+            runtime, target, mask, names=names, kind=self.inputs.kind, metric=metric
+        )
 
 
 class _ApplyTransformsInputSpec(BaseInterfaceInputSpec):

@@ -31,14 +31,24 @@ class VolumeInterface(SimpleInterface):
         return self.inputs.b0_dir if isdefined(self.inputs.b0_dir) else volume.b0_dir
 
 
-def optional_volume(path: str | None) -> np.ndarray | None:
+def optional_volume(path: str | None, like: io.Volume | None = None) -> np.ndarray | None:
     """Load the array of a file, or return None when there is no file.
 
     Parameters
     ----------
     path : str or Undefined or None
         A trait value that may not be set.
+    like : Volume, optional
+        The grid it must lie on.
+
+    Raises
+    ------
+    GridMismatchError
+        If it does not lie on the grid of ``like``.
     """
     if not isdefined(path) or not path:
         return None
-    return io.load_volume(path).data
+    volume = io.load_volume(path)
+    if like is not None:
+        io.check_same_grid(like, volume)
+    return volume.data

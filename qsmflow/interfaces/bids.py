@@ -21,7 +21,7 @@ from qsmflow.bids.derivatives import write_json
 
 
 class _DerivativesSinkInputSpec(BaseInterfaceInputSpec):
-    in_file = File(exists=True, desc='what to store; unset where an optional stage did not run')
+    in_file = File(exists=True, mandatory=True, desc='what to store')
     out_dir = traits.Str(mandatory=True, desc='root of the derivative dataset')
     path = traits.Str(mandatory=True, desc='where to store it, relative to the root')
     kind = traits.Enum('map', 'label', 'mask', 'file', usedefault=True, desc='what the values are')
@@ -83,8 +83,10 @@ def inside(root: str, relative: str) -> Path:
     'sub-01_Chimap.nii.gz'
     """
     base = Path(root).resolve()
-    target = (base / relative).resolve()
-    if not target.is_relative_to(base):
+    place = base / relative
+    # A link of that name is replaced, not followed: version control may have put it there.
+    target = place.parent.resolve() / place.name
+    if place.name == '..' or target == base or not target.is_relative_to(base):
         raise ValueError(f'{relative} leads out of the output folder {base}.')
     return target
 

@@ -5,7 +5,7 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, tr
 from qsmflow import io
 from qsmflow.algorithms import catalog, get_method
 from qsmflow.algorithms.phase import field_sign_evidence
-from qsmflow.interfaces.base import B0_DIR, VolumeInterface
+from qsmflow.interfaces.base import B0_DIR, VolumeInterface, optional_volume
 
 
 class _FieldFitInputSpec(BaseInterfaceInputSpec):
@@ -81,7 +81,7 @@ class FieldSign(VolumeInterface):
         field = io.load_volume(self.inputs.total_field)
         evidence = field_sign_evidence(
             field.data,
-            io.load_volume(self.inputs.first_magnitude).data,
+            optional_volume(self.inputs.first_magnitude, field),
             io.load_mask(self.inputs.mask, like=field),
             field.voxel_size,
             b0_dir=self._b0_dir(field),

@@ -57,20 +57,22 @@ class PhasePreparation(VolumeInterface):
             real = io.load_echoes(self.inputs.real_files)
             imaginary = io.load_echoes(self.inputs.imaginary_files)
             io.check_same_grid(real, imaginary)
-            parts = np.nan_to_num(self._keep(real.data)), np.nan_to_num(self._keep(imaginary.data))
+            parts = self._keep(real.data), self._keep(imaginary.data)
             return np.hypot(*parts), np.arctan2(parts[1], parts[0]), real
         stored = io.load_echoes(self.inputs.phase_files)
         scaling = phase_algorithms.PhaseScaling(**self.inputs.scaling)
-        phase = phase_algorithms.scale_to_radians(np.nan_to_num(self._keep(stored.data)), scaling)
+        phase = phase_algorithms.scale_to_radians(self._keep(stored.data), scaling)
         if isdefined(self.inputs.magnitude_files) and self.inputs.magnitude_files:
             image = io.load_echoes(self.inputs.magnitude_files)
             io.check_same_grid(stored, image)
-            return np.nan_to_num(self._keep(image.data)), phase, stored
+            return self._keep(image.data), phase, stored
         return np.ones_like(phase), phase, stored
 
     def _keep(self, data: np.ndarray) -> np.ndarray:
+        """Return the chosen echoes, with 0 where a value is not finite."""
         echoes = self.inputs.echoes
-        return data[..., echoes] if isdefined(echoes) and echoes else data
+        data = data[..., echoes] if isdefined(echoes) and echoes else data
+        return np.nan_to_num(data, nan=0, posinf=0, neginf=0)
 
 
 class _PhaseOffsetRemovalInputSpec(BaseInterfaceInputSpec):

@@ -36,7 +36,7 @@ class BackgroundRemoval(VolumeInterface):
             io.load_mask(self.inputs.mask, like=field),
             field.voxel_size,
             b0_dir=self._b0_dir(field),
-            weights=optional_volume(self.inputs.weights),
+            weights=optional_volume(self.inputs.weights, field),
             **(self.inputs.params or {}),
         )
         self._write(runtime, field, local_field=local_field, mask=mask)
@@ -69,7 +69,7 @@ class DipoleInversion(VolumeInterface):
             io.load_mask(self.inputs.mask, like=field),
             field.voxel_size,
             b0_dir=self._b0_dir(field),
-            weights=optional_volume(self.inputs.weights),
+            weights=optional_volume(self.inputs.weights, field),
             **(self.inputs.params or {}),
         )
         self._write(runtime, field, chimap=chi)
@@ -102,7 +102,7 @@ class SusceptibilityReference(VolumeInterface):
             wanted,
             brain,
             chi.voxel_size,
-            r2star=optional_volume(self.inputs.r2star),
+            r2star=optional_volume(self.inputs.r2star, chi),
             chi=chi.data,
         )
         referenced, stats = apply_reference(chi.data, region, used)

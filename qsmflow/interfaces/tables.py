@@ -41,11 +41,11 @@ class DentateSegmentation(VolumeInterface):
 
     def _run_interface(self, runtime):
         chi = io.load_volume(self.inputs.chimap)
-        prior = np.rint(io.load_volume(self.inputs.prior).data).astype(int)
-        magnitude = optional_volume(self.inputs.magnitude)
+        prior = np.rint(optional_volume(self.inputs.prior, chi)).astype(int)
+        magnitude = optional_volume(self.inputs.magnitude, chi)
         found = segment_dentate(
             chi.data,
-            optional_volume(self.inputs.r2star),
+            optional_volume(self.inputs.r2star, chi),
             None if magnitude is None else magnitude.reshape(*chi.shape, -1)[..., -1],
             *(np.isin(prior, atlases.DENTATE_SEARCH[side]) for side in 'LR'),
             *(np.isin(prior, atlases.DENTATE_CORE[side]) for side in 'LR'),
@@ -97,10 +97,10 @@ class RegionStatistics(SimpleInterface):
         chi = io.load_volume(self.inputs.chimap)
         maps = {'chi': chi.data}
         for name, path in (('R2star', self.inputs.r2star), ('T2star', self.inputs.t2star)):
-            image = optional_volume(path)
+            image = optional_volume(path, chi)
             if image is not None:
                 maps[name] = image
-        labels, rows, notes = self._regions()
+        labels, rows, notes = self._regions(chi)
         table = region_statistics(
             maps,
             labels,
@@ -116,15 +116,15 @@ class RegionStatistics(SimpleInterface):
         self._results['dictionary'] = str(path.with_suffix('.json'))
         return runtime
 
-    def _regions(self) -> tuple[np.ndarray, list, dict]:
+    def _regions(self, chi: io.Volume) -> tuple[np.ndarray, list, dict]:
         """Return labels, rows and quality notes, with the dentate nuclei if there are any."""
-        labels = np.rint(io.load_volume(self.inputs.labels).data).astype(np.int32)
+        labels = np.rint(optional_volume(self.inputs.labels, chi)).astype(np.int32)
         rows = list(atlases.rows(atlases.load_atlas(self.inputs.atlas)))
         notes = {}
         if not self._defined('registration').get('passed', True):
             notes = {(row.name, row.hemi): 'registration' for row in rows}
         if isdefined(self.inputs.dentate):
-            found = np.rint(io.load_volume(self.inputs.dentate).data).astype(np.int32)
+            found = np.rint(optional_volume(self.inputs.dentate, chi)).astype(np.int32)
             labels = np.where(found > 0, found + self.dentate_offset, labels)
             own = [
                 atlases.RegionRow(

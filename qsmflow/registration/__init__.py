@@ -32,6 +32,7 @@ from qsmflow.registration.images import (
     working_image,
 )
 from qsmflow.registration.labels import field_of_view_fraction, warp_labels
+from qsmflow.registration.nuclei import refine_alignment
 
 __all__ = [
     'STARTS',
@@ -46,6 +47,7 @@ __all__ = [
     'jacobian_range',
     'local_similarity',
     'read_affine',
+    'refine_alignment',
     'register',
     'registration_check',
     'resample',

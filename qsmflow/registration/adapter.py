@@ -91,7 +91,9 @@ def from_ants(image) -> Volume:
     return Volume(image.numpy().astype(np.float32, copy=False), _RAS_TO_LPS @ affine)
 
 
-def write_affine(matrix: np.ndarray, path: str | os.PathLike) -> str:
+def write_affine(
+    matrix: np.ndarray, path: str | os.PathLike, *, centre: np.ndarray | None = None
+) -> str:
     """Write a linear transform as an ITK text file.
 
     Parameters
@@ -100,6 +102,9 @@ def write_affine(matrix: np.ndarray, path: str | os.PathLike) -> str:
         Fixed to moving coordinates, in RAS mm.
     path : path-like
         Ends in ``.txt``.
+    centre : ndarray of float, shape (3,), optional
+        Centre of rotation, RAS mm in the fixed image. It does not change the transform, but an
+        optimiser that starts from the file turns about it: it should lie in the head.
 
     Returns
     -------
@@ -107,10 +112,13 @@ def write_affine(matrix: np.ndarray, path: str | os.PathLike) -> str:
         The path.
     """
     lps = _RAS_TO_LPS @ matrix @ _RAS_TO_LPS
-    numbers = ' '.join(repr(float(v)) for v in (*lps[:3, :3].ravel(), *lps[:3, 3]))
+    pivot = np.zeros(3) if centre is None else _RAS_TO_LPS[:3, :3] @ np.asarray(centre, float)
+    shift = lps[:3, 3] + lps[:3, :3] @ pivot - pivot
+    numbers = ' '.join(repr(float(v)) for v in (*lps[:3, :3].ravel(), *shift))
+    fixed = ' '.join(repr(float(v)) for v in pivot)
     Path(path).write_text(
         '#Insight Transform File V1.0\n#Transform 0\nTransform: AffineTransform_double_3_3\n'
-        f'Parameters: {numbers}\nFixedParameters: 0 0 0\n'
+        f'Parameters: {numbers}\nFixedParameters: {fixed}\n'
     )
     return str(path)
 
@@ -144,14 +152,16 @@ def read_affine(path: str | os.PathLike) -> np.ndarray:
     return _RAS_TO_LPS @ lps @ _RAS_TO_LPS
 
 
-#: Stages: name -> (ANTs transform, metric, iterations, shrink factors, smoothing in voxels).
+#: Stages: name -> (ANTs transform, metric, iterations, levels in mm, smoothing in voxels).
 _STAGES = {
-    'rigid_coarse': ('Rigid[0.2]', 'mattes[{},{},1,32]', '100x30', '3x2', '1x0.5'),
-    'affine_coarse': ('Affine[0.2]', 'mattes[{},{},1,32]', '100x50', '3x2', '1x0.5'),
-    'rigid': ('Rigid[0.1]', 'mattes[{},{},1,32,regular,0.5]', '60x30', '4x2', '1x0.5'),
-    'affine': ('Affine[0.1]', 'mattes[{},{},1,32,regular,0.5]', '60x30', '4x2', '1x0.5'),
-    'syn': ('SyN[0.2,3,0]', 'cc[{},{},1,2]', '60x40', '4x2', '1x0.5'),
-    'syn_light': ('SyN[0.2,3,0]', 'mattes[{},{},1,32]', '40x20', '2x1', '1x0'),
+    'rigid_coarse': ('Rigid[0.2]', 'mattes[{},{},1,32]', '100x30', (12, 8), '1x0.5'),
+    'affine_coarse': ('Affine[0.2]', 'mattes[{},{},1,32]', '100x50', (12, 8), '1x0.5'),
+    'rigid': ('Rigid[0.1]', 'mattes[{},{},1,32,regular,0.5]', '60x30', (8, 4), '1x0.5'),
+    'affine': ('Affine[0.1]', 'mattes[{},{},1,32,regular,0.5]', '60x30', (8, 4), '1x0.5'),
+    'syn_mi': ('SyN[0.1,3,0.5]', 'mattes[{},{},1,32]', '100x100', (8, 4), '1x0.5'),
+    'syn_cc': ('SyN[0.2,3,0]', 'cc[{},{},1,2]', '60x40', (8, 4), '1x0.5'),
+    'affine_light': ('Affine[0.1]', 'mattes[{},{},1,32,regular,0.5]', '60x30', (12, 6), '1x0.5'),
+    'syn_light': ('SyN[0.2,3,0]', 'mattes[{},{},1,32]', '40x20', (6, 3), '1x0'),
 }
 
 
@@ -181,10 +191,12 @@ def optimise(fixed, moving, stages, initial, prefix, *, fixed_mask=None, moving_
 
     one, two = get_pointer_string(fixed), get_pointer_string(moving)
     masks = [get_pointer_string(m) if m is not None else 'NA' for m in (fixed_mask, moving_mask)]
+    edge = min(fixed.spacing)
     warp = any(stage.startswith('syn') for stage in stages)
     args = ['--dimensionality', '3', '--initial-moving-transform', str(initial)]
     for stage in stages:
-        transform, metric, iterations, shrink, smooth = _STAGES[stage]
+        transform, metric, iterations, levels, smooth = _STAGES[stage]
+        shrink = 'x'.join(str(max(1, round(level / edge))) for level in levels)
         args += ['--metric', metric.format(one, two), '--transform', transform]
         args += ['--convergence', f'[{iterations},1e-6,10]']
         args += ['--shrink-factors', shrink, '--smoothing-sigmas', smooth]

@@ -196,7 +196,7 @@ def _refine(
     moving, _ = working_image(head, resolution)
     grid, other = adapter.to_ants(fixed), adapter.to_ants(moving)
     metric_mask = adapter.mask_to_ants(inside)
-    stages = ('affine', 'syn_light')
+    stages = ('affine_light', 'syn_light')
     files = adapter.optimise(
         grid, other, stages, initial, f'{folder}/brain_', fixed_mask=metric_mask
     )

@@ -41,7 +41,9 @@ STARTS = {
 }
 
 #: Stages of each kind after the coarse search.
-_KINDS = {'rigid': ('rigid',), 'affine': ('rigid', 'affine'), 'syn': ('rigid', 'affine', 'syn')}
+_KINDS = {'rigid': ('rigid',), 'affine': ('rigid', 'affine'), 'syn': ('rigid', 'affine')}
+#: What may drive the diffeomorphic stage.
+_METRICS = ('mi', 'cc')
 _COARSE = {
     'rigid': ('rigid_coarse',),
     'affine': ('rigid_coarse', 'affine_coarse'),
@@ -191,6 +193,7 @@ def register(
     out_dir: str | Path,
     name: str = 'registration',
     kind: str = 'syn',
+    metric: str = 'mi',
     fixed_mask: np.ndarray | None = None,
     moving_mask: np.ndarray | None = None,
     resolution: float = RESOLUTION,
@@ -200,8 +203,8 @@ def register(
     """Register ``moving`` to ``fixed``.
 
     The starts are compared at 4 mm, the best one is refined at ``resolution``: rigid and affine
-    by mutual information [1]_, then symmetric diffeomorphic by local cross-correlation [2]_.
-    The check is made on the final result; if it fails, the other starts have their turn.
+    by mutual information [1]_, then symmetric diffeomorphic [2]_ by ``metric``. The check is made
+    on the final result; if it fails, the other starts have their turn.
 
     Parameters
     ----------
@@ -213,6 +216,10 @@ def register(
         Stem of the files: ``<name>_forward`` and ``<name>_inverse``.
     kind : {'syn', 'affine', 'rigid'}
         Freedom of the transform.
+    metric : {'mi', 'cc'}
+        What drives the diffeomorphic stage: mutual information, or local cross-correlation.
+        Between two T1w images ``'cc'`` halves the error; between a gradient-echo magnitude and a
+        T1w template it follows noise and shading, and ``'mi'`` is the better one (see Notes).
     fixed_mask, moving_mask : ndarray of bool, shape (X, Y, Z), optional
         The brain in each image. With both, only brains are compared; with ``fixed_mask`` alone,
         the comparison is made inside it.
@@ -230,18 +237,27 @@ def register(
     Raises
     ------
     ValueError
-        If the kind or a start is not known, or a mask is empty.
+        If the kind, the metric or a start is not known, or a mask is empty.
+
+    Notes
+    -----
+    Measured on one template that was warped by 4 mm, given shading and noise, at 2 mm, with the
+    true brain mask: the median error in the deep nuclei falls from 4.5 mm (affine) to 1.2 mm with
+    ``'mi'`` and 2.4 mm with ``'cc'`` for gradient-echo contrast, and to 1.0 and 0.4 mm for T1w
+    contrast. With the extracted mask the better ones are 1.5 and 0.5 mm. A high score alone does
+    not prove this: ``'cc'`` reaches a higher one for gradient-echo contrast at a larger error.
 
     References
     ----------
     .. [1] Mattes D, et al. IEEE Trans Med Imaging 2003;22:120-128. doi:10.1109/TMI.2003.809072
     .. [2] Avants BB, et al. Med Image Anal 2008;12:26-41. doi:10.1016/j.media.2007.06.004
     """
-    _check_arguments(kind, starts, fixed_mask, moving_mask)
+    _check_arguments(kind, metric, starts, fixed_mask, moving_mask)
     both = fixed_mask is not None and moving_mask is not None
     masks = (fixed_mask, moving_mask) if both else (fixed_mask, None)
     coarse = _Pair.prepare(fixed, moving, *masks, COARSE_RESOLUTION)
     fine = _Pair.prepare(fixed, moving, *masks, resolution)
+    stages = (*_KINDS[kind], f'syn_{metric}') if kind == 'syn' else _KINDS[kind]
     groups = [starts[:FIRST_STARTS], starts[FIRST_STARTS:]]
     attempts: dict[str, float] = {}
     best = None
@@ -249,7 +265,7 @@ def register(
         for group in filter(None, groups):
             start, initial = _search(coarse, group, _COARSE[kind], folder, attempts)
             prefix = f'{folder}/{start}_fine_'
-            files = fine.optimise(_KINDS[kind], initial, prefix, masked=fixed_mask is not None)
+            files = fine.optimise(stages, initial, prefix, masked=fixed_mask is not None)
             check = _check(fine, files[0], both=both, warped=kind == 'syn', min_score=min_score)
             if best is None or (check['passed'], check['score']) > best[0]:
                 best = ((check['passed'], check['score']), start, files, check)
@@ -261,10 +277,12 @@ def register(
     return RegistrationResult(forward, inverse, check)
 
 
-def _check_arguments(kind, starts, *masks) -> None:
+def _check_arguments(kind, metric, starts, *masks) -> None:
     """Refuse what cannot be registered, and say what could."""
     if kind not in _KINDS:
         raise ValueError(f'kind must be one of {sorted(_KINDS)}; got {kind!r}')
+    if metric not in _METRICS:
+        raise ValueError(f'metric must be one of {_METRICS}; got {metric!r}')
     unknown = [start for start in starts if start not in STARTS]
     if unknown or not starts:
         raise ValueError(f'starts must be some of {sorted(STARTS)}; got {list(starts)}')
@@ -278,7 +296,8 @@ def _search(pair: _Pair, starts, stages, folder: str, attempts: dict) -> tuple[s
     results = {}
     for start in starts:
         matrix = start_matrix(pair.fixed_mask, pair.moving_mask, start)
-        initial = adapter.write_affine(matrix, f'{folder}/{start}.txt')
+        centre = _centre(pair.fixed_mask, STARTS[start][0])
+        initial = adapter.write_affine(matrix, f'{folder}/{start}.txt', centre=centre)
         files = pair.optimise(stages, initial, f'{folder}/{start}_coarse_', masked=False)
         moved, _, _ = pair.move(files[0])
         score = local_similarity(pair.fixed.data, moved, region)
@@ -370,9 +389,8 @@ def registration_check(
         reasons.append(f'only {100 * result["overlap"]:.0f} % of the brain is covered')
     if brains is not None:
         first, second = (brain & view for brain in brains)
-        result['dice'] = round(
-            2 * float((first & second).sum()) / max(first.sum() + second.sum(), 1), 4
-        )
+        shared, total = int((first & second).sum()), int(first.sum()) + int(second.sum())
+        result['dice'] = round(2 * shared / max(total, 1), 4)
         if result['dice'] < MIN_DICE:
             reasons.append(f'brain masks overlap with Dice {result["dice"]:.2f} < {MIN_DICE:.2f}')
     if jacobian is not None:

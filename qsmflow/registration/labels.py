@@ -13,8 +13,7 @@ def warp_labels(labels: Volume, like: Volume, transforms: list[str]) -> Volume:
     """Bring labels to another grid, each voxel to the label that fills most of it.
 
     Each label's own mask is smoothed to the target's voxel size and interpolated linearly; a
-    voxel takes the strongest label where the labels together fill at least half of it. Thin
-    nuclei keep their volume better than with one interpolation of the label image.
+    voxel takes the strongest label where the labels together fill at least half of it.
 
     Parameters
     ----------
@@ -29,6 +28,11 @@ def warp_labels(labels: Volume, like: Volume, transforms: list[str]) -> Volume:
     -------
     Volume
         int32, on the grid of ``like``.
+
+    Notes
+    -----
+    On four warped templates the deep nuclei came out much as with ANTs' ``genericLabel``: mean
+    Dice 0.71, 0.82, 0.78 and 0.88 against 0.70, 0.81, 0.78 and 0.89.
     """
     from scipy import ndimage
 

@@ -24,12 +24,18 @@ page, an unknown key is shown at its end.
                   ``MagneticFieldStrength`` in T; ``ImagingFrequency`` in MHz), and
                   ``VoxelSize`` (mm, a list), ``MatrixSize`` (a list)
 ``findings``      list of dict: ``code``, ``level`` ('FATAL' | 'ERROR' | 'FIX' | 'WARN' |
-                  'INFO'), ``message``, ``file``, ``evidence``, ``remedy`` (all str)
+                  'INFO'), ``message``, ``file``, ``remedy`` (all str), ``evidence`` (dict or
+                  str)
 ``warnings``      list of str, or of dicts like findings: what happened while computing
-``mask``          dict: ``method`` str, ``volume_ml`` float, ``removed_fraction`` float
+``preparation``   dict: ``SliceChopEvidence`` float, ``SliceChopRemoved`` bool
+``sign``          dict: ``Sign`` 1 or -1, ``Source`` str, ``Evidence`` float
+``mask``          dict: ``method`` str, ``volume_ml`` float, ``removed_fraction`` float,
+                  ``passed`` bool, ``reasons`` list of str, ...
 ``reference``     dict: ``region`` str, ``mean`` and ``sd`` in ppm before referencing, ``n``
                   voxels, and as options ``whole_brain_mean``, ``whole_brain_sd`` in ppm after
-``registration``  dict: ``passed`` bool, ``score`` float, ``target`` str, ``dice`` float, ...
+``registration``  dict: ``passed`` bool, ``score`` float, ``target`` str, ``dice`` float, ...;
+                  ``steps``, a list of such dicts where there are several
+``dentate``       dict: ``L`` and ``R`` -> ``method``, ``qc``, ``volume_mm3``, ``reason``
 ``quality``       dict: name -> number
 ``methods``       str: Markdown with ``[@key]`` citations
 ``parameters``    dict: stage -> {name: value}
@@ -37,7 +43,8 @@ page, an unknown key is shown at its end.
 ================  ==========================================================================
 
 Modules: ``planes``, ``canvas`` and ``figures`` draw volumes, ``charts`` draws tables,
-``citations`` renders the methods text, ``html`` builds the subject's page, ``group`` the group's.
+``citations`` renders the methods text, ``facts`` puts facts into words, ``html`` builds the
+subject's page, ``group`` the group's.
 """
 
 from .citations import CitationError, check_keys, write_citations

@@ -1,6 +1,7 @@
 """The sheet that the panels of a figure lie on, and the panels themselves."""
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from matplotlib import colormaps
@@ -17,6 +18,12 @@ from . import planes
 DPI = 110
 WIDTH = 15.0
 
+_BAR_ROOM = 1.05  #: room for the colour bar with its labels at the right edge, in inches
+_LETTER = 0.087  #: mean width of a letter of the legend, in inches
+_HANDLE = 0.55  #: width of a line of the legend with the gaps around it, in inches
+_LEGEND_ROW = 0.24  #: height of a row of the legend, in inches
+_SUPERSCRIPTS = str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹')
+
 _INK = '#c9ced6'
 _BACKGROUND = '#000000'
 
@@ -32,8 +39,8 @@ class Canvas:
         Part of the volume that fills the panels.
     slices : mapping of str to list of int
         Plane -> slices, in the order of rows and columns.
-    legend : bool, optional
-        Whether to leave room for a legend at the foot.
+    legend : sequence of str, optional
+        Names for which the foot has room.
     """
 
     def __init__(
@@ -42,16 +49,17 @@ class Canvas:
         box: tuple[slice, slice, slice],
         slices: Mapping[str, list[int]],
         *,
-        legend: bool = False,
+        legend: Sequence[str] = (),
     ):
         self.volume, self.box, self.slices = volume, box, slices
         self.sizes = {p: planes.panel_size(p, box, volume.voxel_size) for p in slices}
         columns = max(len(indices) for indices in slices.values())
-        right, gap = 0.9, 0.08
-        self._cell = (WIDTH - right) / columns
+        gap = 0.08
+        self._cell = (WIDTH - _BAR_ROOM) / columns
         self._scale = min((self._cell - gap) / size[0] for size in self.sizes.values())
         heights = {p: size[1] * self._scale + 0.32 for p, size in self.sizes.items()}
-        self._legend = 0.42 if legend else 0.0
+        rows = math.ceil(len(legend) / legend_columns(legend))
+        self._legend = rows * _LEGEND_ROW + 0.18 if legend else 0.0
         self._height = sum(heights.values()) + 0.12 + self._legend
         self._tops = {}
         top = self._height - 0.06
@@ -79,7 +87,7 @@ class Canvas:
         length = min(2.6, self._height * 0.6)
         middle = (self._height + self._legend) / 2
         axes = self.figure.add_axes(
-            (1 - 0.72 / WIDTH, (middle - length / 2) / self._height, 0.14 / WIDTH,
+            (1 - (_BAR_ROOM - 0.2) / WIDTH, (middle - length / 2) / self._height, 0.14 / WIDTH,
              length / self._height)
         )  # fmt: skip
         bar = self.figure.colorbar(ScalarMappable(norm, cmap), cax=axes)
@@ -89,7 +97,9 @@ class Canvas:
             bar.set_ticks([-np.pi, 0, np.pi], labels=['−π', '0', 'π'])
         else:
             ticks = np.linspace(norm.vmin, norm.vmax, 5)
-            bar.set_ticks(ticks, labels=[f'{t:.3g}'.replace('-', '−') for t in ticks])
+            labels, power = tick_labels(ticks)
+            unit = f'{power} {unit}'.strip()
+            bar.set_ticks(ticks, labels=labels)
         axes.tick_params(colors=_INK, labelsize=10.5, width=0.6, length=3)
         axes.set_title(unit, color=_INK, fontsize=11, pad=8)
 
@@ -99,7 +109,7 @@ class Canvas:
         self.figure.legend(
             handles=handles,
             loc='lower center',
-            ncols=min(len(handles), 14),
+            ncols=legend_columns(list(colours)),
             frameon=False,
             labelcolor=_INK,
             fontsize=10.5,
@@ -107,6 +117,42 @@ class Canvas:
             columnspacing=1.4,
             borderaxespad=0.3,
         )
+
+
+def tick_labels(ticks: Sequence[float]) -> tuple[list[str], str]:
+    """Write the ticks of a colour bar in few letters.
+
+    Parameters
+    ----------
+    ticks : sequence of float
+        Values.
+
+    Returns
+    -------
+    labels : list of str
+        Values, divided by a power of ten if they are very large or very small.
+    power : str
+        That power, or nothing.
+
+    Examples
+    --------
+    >>> tick_labels([-0.15, 0.075]), tick_labels([0, 1147.3]), tick_labels([0, 52500.0])
+    ((['−0.15', '0.075'], ''), (['0', '1147'], ''), (['0', '5.25'], '10⁴'))
+    """
+    largest = max(abs(float(tick)) for tick in ticks)
+    power = math.floor(math.log10(largest)) if largest > 0 else 0
+    power = power if power >= 4 or power < -2 else 0
+    digits = 4 if 1000 <= largest < 1e4 else 3
+    step = largest / 10**digits  # less than this is nothing beside the largest
+    shown = [0.0 if abs(tick) < step else tick / 10**power for tick in ticks]
+    labels = [f'{value:.{digits}g}'.replace('-', '−') for value in shown]
+    return labels, f'10{str(power).translate(_SUPERSCRIPTS)}' if power else ''
+
+
+def legend_columns(names: Sequence[str]) -> int:
+    """Return how many names of a legend fit beside each other; its columns are equally wide."""
+    longest = max((len(name) for name in names), default=0)
+    return max(1, min(len(names), int((WIDTH - 0.3) / (_HANDLE + _LETTER * longest))))
 
 
 class Panel:

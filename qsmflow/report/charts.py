@@ -112,10 +112,10 @@ def group_chart(table: pd.DataFrame, name: str, label: str = 'label') -> str:
             rows = table[table['region'] == region]
             sides = [side for side in SIDES if (rows['hemi'] == side).any()]
             for i, side in enumerate(sides):
-                offset = 0.0 if len(sides) == 1 else (i - (len(sides) - 1) / 2) * 0.4
+                offset = 0.0 if len(sides) == 1 else (i - (len(sides) - 1) / 2) * 0.28
                 _distribution(axes, rows[rows['hemi'] == side], row + offset, side, label, near)
         axes.set_yticks(range(len(regions)), [_pretty(region) for region in regions])
-        axes.set_ylim(len(regions) - 0.5, -0.5)
+        axes.set_ylim(len(regions) - 0.4, -0.6)
         axes.set_xlabel(map_title(table, name))
         _zero_line(axes)
         handles, labels = axes.get_legend_handles_labels()

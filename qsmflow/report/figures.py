@@ -46,7 +46,7 @@ LABEL_COLOURS = (
     '#8c9eff',
     '#e8a87c',
     '#7fdbff',
-    '#f48fb1',
+    '#2f5bff',
     '#b8b42d',
 )
 
@@ -159,11 +159,13 @@ def three_planes(
     region = next((r for r in (focus, mask, outline) if r is not None), None)
     region = np.ones(volume.data.shape, bool) if region is None else turn(region)
     label_image = turn(labels)
+    colours = _label_colours(label_image, label_names)
+    named = dict(colours.values()) if label_names else {}
     canvas = Canvas(
         volume,
         planes.bounding_box(region, volume.voxel_size, margin=margin),
         _choose(region, label_image, n_slices),
-        legend=bool(label_names),
+        legend=list(named),
     )
     norm = Normalize(*window)
     overlays = [
@@ -171,7 +173,6 @@ def three_planes(
     ]
     if outline is not None:
         overlays.append((turn(outline), 0.5, OUTLINE))
-    colours = _label_colours(label_image, label_names)
     overlays += [(label_image == index, 0.5, colour) for index, (_, colour) in colours.items()]
     for panel in canvas.panels():
         panel.image(shown, norm, cmap)
@@ -179,8 +180,8 @@ def three_planes(
             panel.contour(array, level, colour)
     if colour_bar:
         canvas.colour_bar(norm, cmap, unit)
-    if colours and label_names:
-        canvas.legend(dict(colours.values()))
+    if named:
+        canvas.legend(named)
     return to_png(canvas.figure)
 
 

@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from .. import __version__, tables
 from . import charts, citations
+from .facts import blocks, evidence_text, format_name, format_value
 
 #: Levels of a finding, gravest first; the class of its badge.
 LEVELS = ('FATAL', 'ERROR', 'WARN', 'FIX', 'INFO')
@@ -24,19 +25,15 @@ _MIME = {'.png': 'image/png', '.svg': 'image/svg+xml'}
 _OWN_ENTITIES = r'(?:_(?:space|chunk|atlas|seg|scale|res|label)-[A-Za-z0-9]+)*'
 _KNOWN = {
     'series', 'status', 'sources', 'acquisition', 'findings', 'warnings', 'mask', 'reference',
-    'registration', 'quality', 'methods', 'parameters', 'versions',
+    'registration', 'quality', 'methods', 'parameters', 'versions', 'preparation', 'sign',
+    'dentate',
 }  # fmt: skip
 #: Statistics in the page's region table: map -> columns and their headings.
 _STATISTICS = {
     'chi': {'mean': 'χ mean', 'sd': 'χ SD', 'median': 'χ median', 'difference': 'χ L−R'},
     'R2star': {'mean': 'R2* mean', 'sd': 'R2* SD'},
+    'T2star': {'mean': 'T2* mean'},
 }
-#: Units of acquisition parameters, where BIDS fixes them.
-UNITS = {
-    'EchoTime': 's', 'MagneticFieldStrength': 'T', 'ImagingFrequency': 'MHz', 'FlipAngle': '°',
-    'RepetitionTimeExcitation': 's', 'RepetitionTime': 's', 'VoxelSize': 'mm',
-    'PixelBandwidth': 'Hz', 'volume_ml': 'ml',
-}  # fmt: skip
 
 
 def build_report(
@@ -121,7 +118,6 @@ def environment() -> jinja2.Environment:
     )
     env.filters['value'] = format_value
     env.filters['label'] = format_name
-    env.globals['units'] = UNITS
     return env
 
 
@@ -134,39 +130,6 @@ def write_text(path: Path, text: str) -> Path:
     finally:
         partial.unlink(missing_ok=True)
     return path
-
-
-def format_value(value: object) -> str:
-    """Return a value as it is shown: four significant digits, lists joined, nothing as a dash.
-
-    Examples
-    --------
-    >>> format_value([0.004, 0.0121234]), format_value(True), format_value(None)
-    ('0.004, 0.01212', 'yes', '–')
-    """
-    if value is None or value == '':
-        return '–'
-    if isinstance(value, bool):
-        return 'yes' if value else 'no'
-    if isinstance(value, float):
-        return '–' if math.isnan(value) else f'{value:.4g}'.replace('-', '−')
-    if isinstance(value, list | tuple):
-        return ', '.join(format_value(item) for item in value) or '–'
-    if isinstance(value, Mapping):
-        return ', '.join(f'{k}: {format_value(v)}' for k, v in value.items()) or '–'
-    return str(value)
-
-
-def format_name(name: object) -> str:
-    """Return a key as words.
-
-    Examples
-    --------
-    >>> format_name('MRAcquisitionType'), format_name('volume_ml')
-    ('MR Acquisition Type', 'volume ml')
-    """
-    words = re.sub(r'(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])', ' ', str(name))
-    return words.replace('_', ' ')
 
 
 def data_uri(content: bytes, mime: str) -> Markup:
@@ -191,16 +154,7 @@ def _series(path: Path, folder: Path) -> dict:
     if unknown:
         warnings.append(_as_finding(f'No bibliography entry for {", ".join(unknown)}.', 'WARN'))
     findings = [_as_finding(f, 'INFO') for f in summary.get('findings') or []]
-    if (summary.get('registration') or {}).get('passed') is False:
-        warnings.append(
-            _as_finding(
-                {
-                    'message': 'The registration check failed: regions may be misplaced.',
-                    'remedy': 'Look at the registration figure before using the region table.',
-                },
-                'WARN',
-            )
-        )
+    warnings += _failed_checks(summary)
     findings = sorted(findings + warnings, key=lambda f: LEVELS.index(f['level']))
     return {
         'name': name,
@@ -216,6 +170,7 @@ def _series(path: Path, folder: Path) -> dict:
             for k in keys
         ],
         'summary': {key: summary.get(key) or {} for key in sorted(_KNOWN)},
+        'blocks': blocks(summary),
         'other': {k: v for k, v in summary.items() if k not in _KNOWN},
     }
 
@@ -236,6 +191,9 @@ def _read_summary(path: Path) -> tuple[dict, str]:
         'quality',
         'parameters',
         'versions',
+        'preparation',
+        'sign',
+        'dentate',
     )
     wrong = [p for p in parts if summary.get(p) and not isinstance(summary[p], dict)]
     for part in wrong:
@@ -247,13 +205,36 @@ def _as_finding(item: object, level: str) -> dict[str, str]:
     """Return a finding with every field, from a dict or from a plain message."""
     item = dict(item) if isinstance(item, Mapping) else {'message': item}
     fields = {
-        key: str(item.get(key) or '')
-        for key in ('code', 'level', 'message', 'file', 'evidence', 'remedy')
+        key: str(item.get(key) or '') for key in ('code', 'level', 'message', 'file', 'remedy')
     }
+    fields['message'] = fields['message'][:1].upper() + fields['message'][1:]
+    fields['evidence'] = evidence_text(item.get('evidence'))
     fields['level'] = fields['level'].upper().replace('WARNING', 'WARN')
     if fields['level'] not in LEVELS:
         fields['level'] = level
     return fields
+
+
+def _failed_checks(summary: Mapping) -> list[dict[str, str]]:
+    """Return what the checks of brain mask and registration say, if they failed."""
+    checks = {
+        'mask': (
+            'The check of the brain mask failed',
+            'Look at the figure of the mask; give a better one with --mask.',
+        ),
+        'registration': (
+            'The registration check failed: regions may be misplaced',
+            'Look at the registration figure before using the region table.',
+        ),
+    }
+    found = []
+    for part, (message, remedy) in checks.items():
+        facts = summary.get(part) or {}
+        if facts.get('passed') is False:
+            reasons = '; '.join(map(str, facts.get('reasons') or []))
+            finding = {'message': f'{message}.', 'evidence': reasons, 'remedy': remedy}
+            found.append(_as_finding(finding, 'WARN'))
+    return found
 
 
 def _alerts(series: list[dict]) -> list[dict]:
@@ -296,7 +277,7 @@ def _tiles(summary: Mapping) -> list[dict[str, str]]:
             note = f'{1e3 * float(reference["mean"]):.1f}'.replace('-', '−')
             if reference.get('sd') is not None:
                 note += f' ± {1e3 * float(reference["sd"]):.1f}'
-            note += ' ppb taken off'
+            note += ' ppb before'
         tile('χ reference', str(reference['region']).replace('_', ' '), note)
     registration = summary.get('registration') or {}
     if registration.get('passed') is not None:

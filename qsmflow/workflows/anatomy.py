@@ -1,5 +1,6 @@
 """Workflows that place a series in anatomy: T1w image, template, other spaces."""
 
+import os
 from collections.abc import Sequence
 
 from nipype.interfaces.utility import Merge
@@ -57,6 +58,11 @@ def init_t1w_wf(
     name : str
         Name of the workflow.
 
+    Inputs
+    ------
+    t1w : str
+        The image; set from the start.
+
     Outputs
     -------
     t1w, mask : str
@@ -72,19 +78,11 @@ def init_t1w_wf(
         'The T1w image was registered to MNI152NLin2009cAsym with ANTs (rigid, affine, SyN) '
         '[@avants2011; @fonov2011].\n'
     )
-    outputnode = identity(
-        'outputnode', ['t1w', 'mask', 'to_template', 'from_template', 'check'], t1w=t1w
-    )
-    extract = Node(
-        BrainExtraction(in_file=t1w, method=mask_method),
-        name='extract',
-        mem_gb=REGISTRATION_MEM_GB,
-    )
-    register = Node(
-        RegisterToTemplate(in_file=t1w, source='T1w'),
-        name='register',
-        mem_gb=REGISTRATION_MEM_GB,
-    )
+    t1w = os.path.abspath(t1w)
+    inputnode = identity('inputnode', ['t1w'], t1w=t1w)
+    outputnode = identity('outputnode', ['t1w', 'mask', 'to_template', 'from_template', 'check'])
+    extract = Node(BrainExtraction(method=mask_method), name='extract', mem_gb=REGISTRATION_MEM_GB)
+    register = Node(RegisterToTemplate(source='T1w'), name='register', mem_gb=REGISTRATION_MEM_GB)
     entities = parse_name(t1w.rpartition('/')[2])[0]
     mask_path = derivative_path(entities, suffix='mask', space='T1w', desc='brain')
     source = bids_uri(t1w, bids_dir)
@@ -96,6 +94,9 @@ def init_t1w_wf(
         metadata={'Type': 'Brain', 'Sources': [source], 'SpatialReference': source},
     )
     workflow.connect([
+        (inputnode, extract, [('t1w', 'in_file')]),
+        (inputnode, register, [('t1w', 'in_file')]),
+        (inputnode, outputnode, [('t1w', 't1w')]),
         (extract, register, [('brain_mask', 'in_mask')]),
         (extract, ds_mask, [('brain_mask', 'in_file')]),
         (extract, outputnode, [('brain_mask', 'mask')]),
@@ -144,12 +145,12 @@ def init_anatomy_wf(
     t1w, t1w_mask, t1w_to_template, t1w_from_template : str
         Of :func:`init_t1w_wf`.
     t1w_check : dict
-        Likewise.
+        Likewise; these five are used with ``has_t1w``.
 
     Outputs
     -------
     to_template, from_template, to_t1w : list of str
-        ITK transforms in ANTs' order.
+        ITK transforms in ANTs' order; the last is not set without a T1w image.
     t1w : str
         As given.
     check : dict
@@ -247,17 +248,15 @@ def init_spaces_wf(
     Inputs
     ------
     chimap, r2star, t2star : str
-        Maps on the grid of the series.
+        Maps on the grid of the series, those of ``fields``.
     to_template, to_t1w : list of str
-        ITK transforms.
+        ITK transforms, each for its space.
     t1w : str
         Image that gives the grid of ``T1w``.
     """
     workflow = Workflow(name=name)
     own = [output for output in SPACE_OUTPUTS if output.field in fields]
-    inputnode = identity(
-        'inputnode', [*(o.field for o in own), 'to_template', 'from_template', 'to_t1w', 't1w']
-    )
+    inputnode = identity('inputnode', [*(o.field for o in own), 'to_template', 'to_t1w', 't1w'])
     for space in spaces:
         for output in own:
             label = f'{output.field}_{space}'

@@ -17,7 +17,7 @@ from qsmflow.workflows.contrasts import usable_relaxometry
 from qsmflow.workflows.outputs import OUTPUTS, init_outputs_wf
 from qsmflow.workflows.reconstruction import init_reconstruction_wf
 from qsmflow.workflows.regions import init_regions_wf
-from qsmflow.workflows.reportlets import FACTS, init_reportlets_wf
+from qsmflow.workflows.reportlets import init_reportlets_wf
 
 #: Packages whose versions the report names.
 PACKAGES = ('antspyx', 'nibabel', 'nipype', 'numba', 'numpy', 'pybids', 'scipy')
@@ -171,7 +171,6 @@ def _add_anatomy(workflow, reconstruction_wf, series, settings, out_dir, methods
     atlases = settings.outputs.atlas
     anatomy_wf = init_anatomy_wf(series=series, out_dir=out_dir, has_t1w=series.t1w is not None)
     _feed(workflow, reconstruction_wf, anatomy_wf, ('first_magnitude', 'mask'))
-    transforms = ('to_template', 'from_template', 'to_t1w')
     if atlases:
         regions_wf = init_regions_wf(atlas_names=atlases, series=series, out_dir=out_dir)
         maps = [field for field in ('r2star', 't2star') if field in fields]
@@ -191,7 +190,7 @@ def _add_anatomy(workflow, reconstruction_wf, series, settings, out_dir, methods
             fields=fields,
         )
         _feed(workflow, reconstruction_wf, spaces_wf, [f for f in fields if f in _SPACE_FIELDS])
-        _feed(workflow, anatomy_wf, spaces_wf, (*transforms, 't1w'))
+        _feed(workflow, anatomy_wf, spaces_wf, ('to_template', 'to_t1w', 't1w'))
 
 
 _SPACE_FIELDS = ('chimap', 'r2star', 't2star')
@@ -210,25 +209,25 @@ def _add_reportlets(workflow, reconstruction_wf, series, settings, out_dir, meth
     maps += ['magnitude'] if series.has_magnitude else []
     maps += ['r2star'] if 'r2star' in fields else []
     _feed(workflow, reconstruction_wf, reportlets_wf, maps)
-    sources = dict(zip(FACTS, ('mask_info', 'reference', None, 'preparation_info', 'sign', None),
-                       strict=True))  # fmt: skip
-    for fact, field in sources.items():
-        if field:
-            workflow.connect(
-                reconstruction_wf, f'outputnode.{field}', reportlets_wf, f'inputnode.{fact}_facts'
-            )
-    inner = {node.name: node for node in workflow._graph.nodes()}
-    if 'anatomy_wf' in inner:
-        workflow.connect(
-            inner['anatomy_wf'],
-            'outputnode.check',
-            reportlets_wf,
-            'inputnode.registration_facts',
-        )
-    if 'regions_wf' in inner and 'CIT168' in settings.outputs.atlas:
-        workflow.connect(
-            inner['regions_wf'], 'outputnode.dentate', reportlets_wf, 'inputnode.dentate_facts'
-        )
+    stages = {node.name: node for node in workflow._graph.nodes()}
+    for fact, (stage, field) in _FACT_SOURCES.items():
+        if stage == 'regions_wf' and 'CIT168' not in settings.outputs.atlas:
+            continue
+        if stage in stages:
+            source = f'outputnode.{field}'
+            workflow.connect(stages[stage], source, reportlets_wf, f'inputnode.{fact}_facts')
+
+
+#: Where each part of the report's summary comes from: stage and field.
+_FACT_SOURCES = {
+    'mask': ('reconstruction_wf', 'mask_info'),
+    'reference': ('reconstruction_wf', 'reference'),
+    'preparation': ('reconstruction_wf', 'preparation_info'),
+    'sign': ('reconstruction_wf', 'sign'),
+    'registration': ('anatomy_wf', 'check'),
+    'dentate': ('regions_wf', 'dentate'),
+    'refinement': ('regions_wf', 'refinement'),
+}
 
 
 def _feed(workflow: Workflow, source: Workflow, target: Workflow, fields: Sequence[str]) -> None:

@@ -122,7 +122,7 @@ def init_outputs_wf(
     Inputs
     ------
     chimap, r2star, t2star, s0, mask, qsm_mask, total_field, local_field, field_noise : str
-        Maps, in the package's units.
+        Maps, in the package's units; those of ``fields`` that ``level`` keeps are stored.
     reference, sign, preparation_info, mask_info : dict
         What was decided on the way.
     """

@@ -1,8 +1,10 @@
 """Workflows from stored images to radians and a brain mask."""
 
+import os
+
 from qsmflow.engine import Node, Workflow, identity
 from qsmflow.interfaces.anatomy import BrainExtraction
-from qsmflow.interfaces.masking import MaskRefinement
+from qsmflow.interfaces.masking import MaskRefinement, PhaseQualityMask
 from qsmflow.interfaces.phase import PhasePreparation
 
 
@@ -114,8 +116,9 @@ def init_brain_mask_wf(
     ----------
     te : list of float
         Echo times, in s.
-    method : {'registration', 'deepbet'}
-        Registration to a full-head template, or the network of the ``deepbet`` extra.
+    method : {'registration', 'deepbet', 'quality'}
+        Registration to a full-head template, the network of the ``deepbet`` extra, or, for
+        phase-only data, the coherence of the phase.
     mask_file : str, optional
         A mask on the grid of the images; it is used as it is.
     mem_gb : float
@@ -128,7 +131,7 @@ def init_brain_mask_wf(
     magnitude, phase : str
         4-D, echo last; phase in rad.
     first_magnitude : str
-        Magnitude of the first echo.
+        Magnitude of the first echo; used only where the brain is found in it.
 
     Outputs
     -------
@@ -137,7 +140,7 @@ def init_brain_mask_wf(
     volume_ml, removed_fraction : float
         Volume of the mask, and the part that the refinement took away.
     info : dict
-        How the mask was found.
+        How the mask was found, with the two numbers.
     """
     workflow = Workflow(name=name)
     workflow.tag = 'brain_mask'
@@ -152,20 +155,23 @@ def init_brain_mask_wf(
             ('mask', 'mask'),
             ('volume_ml', 'volume_ml'),
             ('removed_fraction', 'removed_fraction'),
+            ('info', 'info'),
         ]),
     ])  # fmt: skip
     if mask_file is not None:
         workflow.__desc__ = 'The brain mask was given by the user.\n'
+        mask_file = os.path.abspath(mask_file)
         refine.inputs.mask = mask_file
-        outputnode.inputs.info = {'Method': 'given', 'Source': mask_file}
+        refine.inputs.info = {'method': 'given', 'source': mask_file}
         return workflow
     workflow.__desc__ = _MASK_SENTENCES[method]
-    extract = Node(BrainExtraction(method=method), name='extract', mem_gb=mem_gb)
-    workflow.connect([
-        (inputnode, extract, [('first_magnitude', 'in_file')]),
-        (extract, refine, [('brain_mask', 'mask')]),
-        (extract, outputnode, [('info', 'info')]),
-    ])  # fmt: skip
+    if method == 'quality':
+        extract = Node(PhaseQualityMask(te=list(te)), name='extract', mem_gb=mem_gb)
+        workflow.connect(inputnode, 'phase', extract, 'phase')
+    else:
+        extract = Node(BrainExtraction(method=method), name='extract', mem_gb=mem_gb)
+        workflow.connect(inputnode, 'first_magnitude', extract, 'in_file')
+    workflow.connect([(extract, refine, [('brain_mask', 'mask'), ('info', 'info')])])
     return workflow
 
 
@@ -178,5 +184,9 @@ _MASK_SENTENCES = {
     'deepbet': (
         'The brain was found with the deepbet network [@fisch2024]; voxels of the rim without '
         'reliable phase were removed.\n'
+    ),
+    'quality': (
+        'For want of a magnitude, the brain was taken to be where the phase is coherent '
+        '[@dymerska2021].\n'
     ),
 }

@@ -66,8 +66,8 @@ def init_reconstruction_wf(
         Echoes to keep of those in the files, counted from 0.
     mask_file : str, optional
         Brain mask to use as it is.
-    mask_method : {'registration', 'deepbet'}
-        How the brain is found otherwise.
+    mask_method : {'registration', 'deepbet', 'quality'}
+        How the brain is found otherwise; phase-only data need the last.
     sign : {'auto', '+1', '-1'}
         Sign of the stored phase.
     methods, params : dict, optional

@@ -2,6 +2,7 @@
 
 import csv
 import io as textio
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from qsmflow.bids.derivatives import derivative_path
 from qsmflow.bids.series import GRESeries
 from qsmflow.engine import Node, Workflow, identity
 from qsmflow.interfaces.anatomy import AtlasToNative
+from qsmflow.interfaces.bids import MergeFields
+from qsmflow.interfaces.nuclei import NucleiRefinement
 from qsmflow.interfaces.reportlets import AtlasFigure
 from qsmflow.interfaces.tables import DentateSegmentation, RegionStatistics, WriteText
 from qsmflow.workflows.common import sink_node
@@ -18,6 +21,10 @@ from qsmflow.workflows.reportlets import store_figure
 #: The atlas whose table gets the rows of the dentate nuclei, which are found in the subject.
 WITH_DENTATE = 'CIT168'
 _MAPS = ('chimap', 'r2star', 't2star', 'magnitude', 'qsm_mask')
+_WAYS = ('from_template', 'to_template')
+#: Input doors of the two kinds of stages inside.
+_DENTATE_INPUTS = ('chimap', 'r2star', 'magnitude', 'qsm_mask', *_WAYS)
+_TABLE_INPUTS = (*_MAPS, *_WAYS, 'reference', 'check')
 
 
 def init_regions_wf(
@@ -42,7 +49,8 @@ def init_regions_wf(
     Inputs
     ------
     chimap, r2star, t2star, magnitude, qsm_mask : str
-        Maps of the series; the second and third may be missing.
+        Maps of the series; the second and third may be missing. The magnitude serves the dentate
+        nuclei.
     from_template, to_template : list of str
         ITK transforms.
     reference, check : dict
@@ -51,17 +59,18 @@ def init_regions_wf(
     Outputs
     -------
     dentate : dict
-        How each dentate nucleus was found.
+        How each dentate nucleus was found; not set without the atlas that takes their rows.
+    refinement : dict
+        Of :func:`init_atlas_labels_wf`, for that atlas.
     """
     workflow = Workflow(name=name)
     workflow.tag = 'regions'
-    shared = [*_MAPS, 'from_template', 'to_template', 'reference', 'check']
-    inputnode = identity('inputnode', shared)
-    outputnode = identity('outputnode', ['dentate'])
+    inputnode = identity('inputnode', [*_MAPS, *_WAYS, 'reference', 'check'])
+    outputnode = identity('outputnode', ['dentate', 'refinement'])
     dentate_wf = None
     if WITH_DENTATE in atlas_names:
         dentate_wf = init_dentate_wf(series=series, out_dir=out_dir)
-        _pass_all(workflow, inputnode, dentate_wf, shared)
+        _pass_all(workflow, inputnode, dentate_wf, _DENTATE_INPUTS)
         workflow.connect(dentate_wf, 'outputnode.info', outputnode, 'dentate')
     for entry in atlas_names:
         if entry == 'dentate':
@@ -69,8 +78,9 @@ def init_regions_wf(
         table_wf = init_atlas_table_wf(
             atlas=entry, series=series, out_dir=out_dir, with_dentate=entry == WITH_DENTATE
         )
-        _pass_all(workflow, inputnode, table_wf, shared)
-        if dentate_wf is not None and entry == WITH_DENTATE:
+        _pass_all(workflow, inputnode, table_wf, _TABLE_INPUTS)
+        if entry == WITH_DENTATE:
+            workflow.connect(table_wf, 'outputnode.refinement', outputnode, 'refinement')
             links = [(f'outputnode.{a}', f'inputnode.{b}') for a, b in _DENTATE_EDGES]
             workflow.connect([(dentate_wf, table_wf, links)])
     return workflow
@@ -97,7 +107,7 @@ def init_dentate_wf(*, series: GRESeries, out_dir: str, name: str = 'dentate_wf'
 
     Inputs
     ------
-    chimap, r2star, t2star, magnitude, qsm_mask, from_template, to_template, reference, check
+    chimap, r2star, magnitude, qsm_mask, from_template, to_template
         As in :func:`init_regions_wf`.
 
     Outputs
@@ -114,9 +124,7 @@ def init_dentate_wf(*, series: GRESeries, out_dir: str, name: str = 'dentate_wf'
         'template.\n'
     )
     prior_atlas = atlases.load_atlas('dentate')
-    inputnode = identity(
-        'inputnode', [*_MAPS, 'from_template', 'to_template', 'reference', 'check']
-    )
+    inputnode = identity('inputnode', list(_DENTATE_INPUTS))
     outputnode = identity('outputnode', ['labels', 'info'])
     prior = Node(AtlasToNative(in_file=str(prior_atlas.dseg)), name='prior', mem_gb=1.0)
     segment = Node(DentateSegmentation(), name='segment', mem_gb=1.0)
@@ -168,36 +176,29 @@ def init_atlas_table_wf(
     Inputs
     ------
     chimap, r2star, t2star, magnitude, qsm_mask, from_template, to_template, reference, check
-        As in :func:`init_regions_wf`.
+        As in :func:`init_regions_wf`; transforms and check serve atlases in a template's space.
     dentate, dentate_info
-        Of :func:`init_dentate_wf`.
+        Of :func:`init_dentate_wf`; used with ``with_dentate``.
+
+    Outputs
+    -------
+    refinement : dict
+        Of :func:`init_atlas_labels_wf`.
     """
+    # Nodes run in folders of their own: a path must not depend on where they are.
+    atlas = atlas if atlas in atlases.builtin_atlases() else os.path.abspath(atlas)
     entry = atlases.load_atlas(atlas)
     workflow = Workflow(name=name or f'{entry.name}_wf')
-    workflow.__desc__ = _sentence(entry)
-    fields = [*_MAPS, 'from_template', 'to_template', 'reference', 'check', 'dentate']
-    inputnode = identity('inputnode', [*fields, 'dentate_info'])
-    warp = Node(AtlasToNative(in_file=str(entry.dseg)), name='warp', mem_gb=1.0)
+    inputnode = identity('inputnode', [*_TABLE_INPUTS, 'dentate', 'dentate_info'])
+    outputnode = identity('outputnode', ['refinement'])
+    labels_wf = init_atlas_labels_wf(atlas=atlas, series=series, out_dir=out_dir)
     measure = Node(RegionStatistics(atlas=atlas), name='measure', mem_gb=1.0)
     draw = Node(
         AtlasFigure(names={label.index: label.name for label in entry.table}), name='outlines_rpt'
     )
-    path = derivative_path(series, suffix='dseg', atlas=entry.name)
-    metadata = {
-        'Description': f'Regions of the {entry.name} atlas',
-        'Sources': list(series.sources),
-    }
-    store = sink_node('ds_labels', out_dir=out_dir, path=path, kind='label', metadata=metadata)
-    if entry.space:
-        workflow.connect([
-            (inputnode, warp, [
-                ('from_template', 'transforms'),
-                ('to_template', 'inverse_transforms'),
-            ]),
-            (inputnode, measure, [('check', 'registration')]),
-        ])  # fmt: skip
+    placed = ('chimap', 'magnitude', 'qsm_mask', 'from_template', 'to_template')
     workflow.connect([
-        (inputnode, warp, [('chimap', 'reference')]),
+        (inputnode, labels_wf, [(field, f'inputnode.{field}') for field in placed]),
         (inputnode, measure, [
             ('chimap', 'chimap'),
             ('r2star', 'r2star'),
@@ -205,17 +206,98 @@ def init_atlas_table_wf(
             ('qsm_mask', 'mask'),
             ('reference', 'reference'),
         ]),
-        (warp, measure, [('labels', 'labels'), ('fov_fraction', 'fov_fraction')]),
-        (warp, store, [('labels', 'in_file')]),
+        (labels_wf, measure, [
+            ('outputnode.labels', 'labels'),
+            ('outputnode.fov_fraction', 'fov_fraction'),
+        ]),
         (inputnode, draw, [('chimap', 'in_file'), ('qsm_mask', 'mask')]),
-        (warp, draw, [('labels', 'labels')]),
+        (labels_wf, draw, [('outputnode.labels', 'labels')]),
+        (labels_wf, outputnode, [('outputnode.refinement', 'refinement')]),
     ])  # fmt: skip
+    if entry.space:
+        workflow.connect(inputnode, 'check', measure, 'registration')
     if with_dentate:
         workflow.connect(
             [(inputnode, measure, [('dentate', 'dentate'), ('dentate_info', 'dentate_info')])]
         )
     store_figure(workflow, draw, series, out_dir, 'outlines', atlas=entry.name)
     _store_stats(workflow, measure, series, entry.name, out_dir)
+    return workflow
+
+
+def init_atlas_labels_wf(
+    *, atlas: str, series: GRESeries, out_dir: str, name: str = 'labels_wf'
+) -> Workflow:
+    """Bring the labels of an atlas to the series, refine them by the map, and store them.
+
+    Parameters
+    ----------
+    atlas : str
+        Name of a shipped atlas, or a path. Labels with a typical susceptibility in its table are
+        aligned with the map.
+    series : GRESeries
+        Gives the names.
+    out_dir : str
+        Root of the derivative dataset.
+    name : str
+        Name of the workflow.
+
+    Inputs
+    ------
+    chimap, magnitude, qsm_mask : str
+        Maps of the series.
+    from_template, to_template : list of str
+        ITK transforms.
+
+    Outputs
+    -------
+    labels : str
+        Labels on the grid of the series.
+    fov_fraction : dict
+        Part of each label inside the field of view.
+    refinement : dict
+        What the alignment by the map did; not set for an atlas without typical values.
+    """
+    entry = atlases.load_atlas(atlas)
+    refines = bool(entry.space) and any(label.chi is not None for label in entry.table)
+    workflow = Workflow(name=name)
+    workflow.tag = f'labels_{entry.name}'
+    workflow.__desc__ = _sentence(entry, refines)
+    fields = ['chimap', 'magnitude', 'qsm_mask', 'from_template', 'to_template']
+    inputnode = identity('inputnode', fields)
+    outputnode = identity('outputnode', ['labels', 'fov_fraction', 'refinement'])
+    warp = Node(AtlasToNative(in_file=str(entry.dseg)), name='warp', mem_gb=1.0)
+    path = derivative_path(series, suffix='dseg', atlas=entry.name)
+    metadata = {
+        'Description': f'Regions of the {entry.name} atlas',
+        'Sources': list(series.sources),
+    }
+    store = sink_node('ds_labels', out_dir=out_dir, path=path, kind='label', metadata=metadata)
+    last = warp
+    workflow.connect(inputnode, 'chimap', warp, 'reference')
+    if entry.space:
+        workflow.connect(inputnode, 'from_template', warp, 'transforms')
+        workflow.connect(inputnode, 'to_template', warp, 'inverse_transforms')
+    if refines:
+        last = Node(NucleiRefinement(atlas=atlas), name='refine', mem_gb=1.5)
+        details = Node(MergeFields(fields=['Refinement']), name='details')
+        workflow.connect([
+            (inputnode, last, [
+                ('chimap', 'chimap'),
+                ('magnitude', 'magnitude'),
+                ('qsm_mask', 'mask'),
+                ('from_template', 'transforms'),
+            ]),
+            (warp, last, [('labels', 'labels')]),
+            (last, details, [('info', 'Refinement')]),
+            (details, store, [('out', 'details')]),
+            (last, outputnode, [('info', 'refinement')]),
+        ])  # fmt: skip
+    workflow.connect([
+        (last, store, [('labels', 'in_file')]),
+        (last, outputnode, [('labels', 'labels')]),
+        (warp, outputnode, [('fov_fraction', 'fov_fraction')]),
+    ])  # fmt: skip
     rows = [(label.index, label.name, label.hemi) for label in entry.table]
     _store_text(workflow, table_text(rows), path, out_dir)
     return workflow
@@ -256,10 +338,16 @@ def table_text(rows: Sequence[tuple[int, str, str]]) -> str:
     return stream.getvalue()
 
 
-def _sentence(entry: atlases.Atlas) -> str:
+def _sentence(entry: atlases.Atlas, refined: bool) -> str:
     citation = ' [@pauli2018]' if entry.name == 'CIT168' else ''
     shipped = entry.name if entry.name in atlases.builtin_atlases() else Path(entry.dseg).name
     return (
         f'Susceptibility, R2* and T2* were summarised over the regions of {shipped}{citation}, '
-        'brought to the space of the acquisition.\n'
+        f'brought to the space of the acquisition{_REFINED if refined else ""}.\n'
     )
+
+
+_REFINED = (
+    ' and aligned with the nuclei that the susceptibility map shows (symmetric diffeomorphic '
+    'registration by local cross-correlation [@avants2008])'
+)

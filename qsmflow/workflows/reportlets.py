@@ -17,7 +17,7 @@ FIGURES = {
     'r2star': (lambda: MapFigure(kind='r2star'), 'r2star', 'mask'),
 }
 #: Parts of the summary that are known only when the run is under way.
-FACTS = ('mask', 'reference', 'registration', 'preparation', 'sign', 'dentate')
+FACTS = ('mask', 'reference', 'registration', 'preparation', 'sign', 'dentate', 'refinement')
 
 
 def init_reportlets_wf(
@@ -49,8 +49,10 @@ def init_reportlets_wf(
     Inputs
     ------
     magnitude, phase, mask, qsm_mask, total_field, local_field, chimap, r2star : str
-        What is drawn.
-    mask_facts, reference_facts, registration_facts, preparation_facts, sign_facts, dentate_facts
+        What is drawn, as far as ``fields`` has it.
+    mask_facts, reference_facts, registration_facts, preparation_facts, sign_facts : dict
+        As the names say, for the summary.
+    dentate_facts, refinement_facts : dict
         Dictionaries for the summary.
     """
     workflow = Workflow(name=name)

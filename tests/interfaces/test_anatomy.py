@@ -102,7 +102,8 @@ def test_rigid_registration_names_its_files_and_checks(blob, folder):
     assert not isdefined(result.target_mask_in_native)
     matrix = registration.read_affine(result.inverse)
     centre = np.array([48, 52, 44, 1.0])
-    np.testing.assert_allclose((matrix @ centre)[:3], centre[:3] + np.array([120, -40, 7]), atol=1.5)
+    expected = centre[:3] + np.array([120, -40, 7])
+    np.testing.assert_allclose((matrix @ centre)[:3], expected, atol=1.5)
     back = io.load_volume(result.target_in_native)
     io.check_same_grid(source, back)
     assert np.corrcoef(back.data.ravel(), source.data.ravel())[0, 1] > 0.98

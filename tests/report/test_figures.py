@@ -200,3 +200,26 @@ def test_a_full_size_figure_stays_small():
     x, y, z = np.ogrid[-1:1:180j, -1:1:220j, -1:1:180j]
     image, _ = figures.quantity(data, np.eye(4), 'chi', mask=x**2 + y**2 + z**2 < 0.9)
     assert len(image) < 8e6 / 8 * 3 / 4
+
+
+def test_legend_and_colour_bar_lie_inside_the_figure():
+    from matplotlib.colors import Normalize
+
+    from qsmflow.report import canvas, planes
+
+    data = np.zeros((20, 20, 20))
+    names = [f'a rather long name {i}' for i in range(14)]
+    volume = planes.orient(data, np.eye(4))
+    box = (slice(0, 20),) * 3
+    sheet = canvas.Canvas(volume, box, {'axial': [5, 10, 15]}, legend=names)
+    sheet.legend(dict.fromkeys(names, '#ff0000'))
+    sheet.colour_bar(Normalize(-7.5, 52000), 'gray', 'a.u.')
+    figure = sheet.figure
+    figure.draw_without_rendering()
+    width, height = figure.canvas.get_width_height()
+    boxes = [figure.legends[0].get_window_extent(), figure.axes[-1].get_tightbbox()]
+    for extent in boxes:
+        assert extent.x0 >= 0
+        assert extent.x1 <= width
+        assert extent.y0 >= 0
+        assert extent.y1 <= height

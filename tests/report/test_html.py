@@ -212,3 +212,19 @@ def test_group_page_opens_from_disk_in_a_browser(tmp_path, write_series, open_pa
     assert len(widths) == 2
     assert min(widths) > 0
     assert page.trouble == []
+
+
+def test_a_mask_that_failed_its_check_needs_attention(subject, write_series):
+    mask = {'method': 'registration', 'passed': False, 'reasons': ['a volume of 3000 ml']}
+    write_series(subject, 'sub-01', mask=mask)
+    page = build_report(subject, '01').read_text(encoding='utf-8')
+    assert 'The check of the brain mask failed.' in page
+    assert '<td class="mute">a volume of 3000 ml</td>' in page
+
+
+def test_evidence_is_no_python(subject, write_series):
+    finding = {'code': 'DTE', 'level': 'WARN', 'message': 'wide', 'evidence': {'value': 6.0}}
+    write_series(subject, 'sub-01', findings=[finding])
+    page = build_report(subject, '01').read_text(encoding='utf-8')
+    assert '<td class="mute">value 6</td>' in page
+    assert '>Wide<' in page

@@ -1,0 +1,238 @@
+"""Every finding that the checks of the input can report, and the defects they do not look for.
+
+``docs/findings.md`` is made from these tables, and a test compares them with the source.
+"""
+
+from typing import NamedTuple
+
+
+class FindingKind(NamedTuple):
+    """What a code stands for.
+
+    Attributes
+    ----------
+    title : str
+        What was found, in a few words.
+    levels : tuple of str
+        Levels it can have, from ``findings.LEVELS``, gravest first.
+    meaning : str
+        What it means for the results, and what is done about it.
+    """
+
+    title: str
+    levels: tuple[str, ...]
+    meaning: str
+
+
+#: Groups of codes in the order of the documentation: title -> what its codes start with.
+#: Codes without a row number are rules of the protocol or of the phase.
+GROUPS = {
+    'Content of the phase': ('A', 'HPF', 'SAT'),
+    'Echoes and metadata': ('B',),
+    'Files, headers and geometry': ('C',),
+    'Masks and anatomical images': ('D',),
+    'Dataset and run': ('E',),
+    'Protocol': (),
+}
+
+_LEVELS = {'F': 'FATAL', 'E': 'ERROR', 'X': 'FIX', 'W': 'WARN', 'I': 'INFO'}
+
+
+def _kind(title: str, levels: str, meaning: str) -> FindingKind:
+    return FindingKind(title, tuple(_LEVELS[letter] for letter in levels), meaning)
+
+
+#: Code -> title, levels and meaning. Levels: F FATAL, E ERROR, X FIX, W WARN, I INFO.
+FINDINGS: dict[str, FindingKind] = {
+    # ---- Content of the phase ----
+    'A01': _kind('phase from 0 to 4096', 'X', 'scaled to radians by this known range'),
+    'A02': _kind('phase from −4096 to 4096', 'X', 'scaled to radians, without a shift'),
+    'A03': _kind(
+        'header scaling counts twice', 'X', 'the stored values are in a known range; they are used'
+    ),
+    'A04': _kind('no usable header scaling', 'X', 'a slope of 0 or NaN is taken as 1'),
+    'A05': _kind('phase in units of the vendor', 'X', 'scaled to radians by this known range'),
+    'A06': _kind('phase in degrees', 'X', 'scaled to radians'),
+    'A07': _kind('phase from 0 to 2π', 'X', 'shifted to −π to π'),
+    'A08': _kind(
+        'background of −8192 beside the phase', 'X', 'scaled as A02; the background wraps'
+    ),
+    'A09': _kind(
+        'range of the phase fits no known scaling',
+        'E',
+        'the range is never stretched to 2π; --phase-scale says what it is',
+    ),
+    'A10': _kind('Units contradicts the data, or is missing', 'XW', 'the data are believed'),
+    'A16': _kind(
+        'a real or imaginary image is named phase', 'E', 'ImageType of the sidecar says so'
+    ),
+    'A17': _kind(
+        'real and imaginary images', 'EX', 'combined to magnitude and phase; both must be there'
+    ),
+    'A21': _kind(
+        'several files for one echo, or single coils',
+        'EW',
+        'coils must be combined before; a coil image beside a complete series is left out',
+    ),
+    'A22': _kind(
+        'acquisitions that differ only in flip angle, inversion, saturation or suffix',
+        'E',
+        'their results would have one name; an acq- label tells them apart',
+    ),
+    'A23': _kind(
+        'NaN or infinite voxels',
+        'EX',
+        'set to zero where few; an error where more than 0.1 % of the object has them',
+    ),
+    'A24': _kind('all voxels of a volume are equal', 'E', 'the image holds nothing'),
+    'A25': _kind('much of the phase is exactly zero', 'I', 'it was masked or defaced before'),
+    'A27': _kind(
+        'phase corrected for gradient nonlinearity',
+        'W',
+        'wraps were interpolated; prefer ND series',
+    ),
+    'HPF': _kind(
+        'phase seems to be high-pass filtered',
+        'W',
+        'susceptibility is lost; told by ImageType only',
+    ),
+    'SAT': _kind(
+        'phase does not fill a turn',
+        'W',
+        'taken as radians because Units says so; check the values',
+    ),
+    # ---- Echoes and metadata ----
+    'B28': _kind(
+        'no phase', 'EW', 'no susceptibility without it; a plain T2starw image is left out'
+    ),
+    'B29': _kind('no magnitude', 'X', 'all voxels get one weight; no R2*, no region table'),
+    'B30': _kind(
+        'an image of an echo is missing', 'E', '--echoes chooses among the complete ones'
+    ),
+    'B31': _kind(
+        'EchoTime missing', 'EX', 'taken from the other part or the image header; never guessed'
+    ),
+    'B32': _kind('EchoTime not in seconds', 'EX', 'ms are converted where all echoes agree'),
+    'B33': _kind('EchoTime is text or no time', 'EX', 'text that holds a number is read as one'),
+    'B34': _kind('echo numbers not in the order of the times', 'X', 'echoes are sorted by time'),
+    'B35': _kind('echoes or parts contradict in EchoTime', 'E', 'the true times must be written'),
+    'B36': _kind('uneven echo spacing', 'X', 'methods that need even spacing are not used'),
+    'B37': _kind(
+        'gap in the echo numbers', 'WI', 'what is there is used; INFO if they start at 0'
+    ),
+    'B38': _kind('one echo', 'W', 'the phase offset stays in, and there is no R2*'),
+    'B39': _kind('echoes as volumes of one file', 'EX', 'used if EchoTime has one for each'),
+    'B40': _kind(
+        'volumes that are no echoes', 'E', 'repetitions need a run entity; phase is not averaged'
+    ),
+    'B43': _kind(
+        'field strength missing or contradictory',
+        'EXW',
+        'computed from ImagingFrequency, or taken from --field-strength',
+    ),
+    'B44': _kind('field strength in mT or gauss', 'EX', 'converted if a known field results'),
+    'B45': _kind('too few slices', 'E', 'below 16 the dipole field is not covered'),
+    'B46': _kind(
+        'a name that BIDS does not allow', 'EW', 'left out; an error if the series needs the image'
+    ),
+    'B47': _kind('one image in two formats', 'E', '.nii and .nii.gz of one name'),
+    'B50': _kind(
+        'broken JSON file', 'FEW', 'only acquisitions that it applies to fail; place is told'
+    ),
+    'B53': _kind('dataset_description.json missing or incomplete', 'F', 'BIDS requires it'),
+    'B54': _kind('the dataset is a derivative', 'F', 'its DatasetType says so; give the raw data'),
+    # ---- Files, headers and geometry ----
+    'C55': _kind('truncated file', 'E', 'every image is read to its end before anything runs'),
+    'C56': _kind('damaged compression', 'E', 'wrong checksum; copy the file again'),
+    'C57': _kind('not an image', 'E', 'empty, not gzip, or a pointer of git-annex or git-lfs'),
+    'C58': _kind('link without target', 'EW', 'content not fetched; WARN for unrelated sidecars'),
+    'C59': _kind('file shorter than its header says', 'E', 'copy the file again'),
+    'C61': _kind('complex voxels', 'E', 'save magnitude and phase as two images'),
+    'C62': _kind('colours instead of values', 'E', 'a screenshot or colour map, not a scan'),
+    'C64': _kind('images of a series differ in shape', 'E', 'probably a DICOM file is missing'),
+    'C65': _kind(
+        'images of a series differ in place', 'EX', 'below the tolerance the first affine is used'
+    ),
+    'C66': _kind('sform and qform disagree', 'W', 'the sform is used'),
+    'C67': _kind(
+        'no scanner coordinates',
+        'EW',
+        'direction of the main field unknown unless --b0-dir is given',
+    ),
+    'C68': _kind('axes not at right angles', 'EX', 'ignored up to half a degree'),
+    'C69': _kind('oblique grid', 'I', 'the dipole kernel is rotated, data are not resampled'),
+    'C70': _kind('main field not along the last axis', 'I', 'handled by the dipole kernel'),
+    'C72': _kind('impossible voxel size', 'E', 'outside 0.1 to 10 mm; probably a wrong unit'),
+    'C99': _kind('file cannot be read', 'EW', 'rights; WARN for unrelated sidecars'),
+    # ---- Masks and anatomical images ----
+    'D77': _kind(
+        'mask of a derivative dataset',
+        'EI',
+        'used; an error if it lies on another grid, or is missing and was asked for',
+    ),
+    'D81': _kind(
+        'no usable T1w image', 'W', 'the magnitude is registered to the template instead'
+    ),
+    'D82': _kind(
+        'choice among T1w images', 'WI', 'WARN if from another session or one is damaged'
+    ),
+    # ---- Dataset and run ----
+    'E90': _kind('no dataset, no subject, or no gradient-echo data', 'F', 'exit code 65'),
+    'E91': _kind('unknown label, filter or option', 'F', 'exit code 2; close matches are named'),
+    'E93': _kind(
+        'error of the BIDS validator', 'WI', 'only for files in use; INFO if it could not run'
+    ),
+    'E96': _kind('output or work folder in the wrong place', 'F', 'exit code 2'),
+    'E99': _kind('output or work folder cannot be written', 'F', 'exit code 73'),
+    # ---- Protocol ----
+    'ACQ3D': _kind('not a 3-D acquisition', 'WI', 'slices have phase offsets; INFO if not known'),
+    'ECHON': _kind('fewer than five echoes', 'WI', 'WARN for one: no R2*'),
+    'TELAST': _kind(
+        'last echo early or late', 'W', '30 to 40 ms at 3 T, scaled with T2* of other fields'
+    ),
+    'DTE': _kind('echoes more than 5 ms apart', 'W', 'fast-changing fields wrap between them'),
+    'DTEUNI': _kind('uneven echo spacing', 'I', 'ARLO cannot be used'),
+    'SLTHK': _kind('an edge of 2 mm or more', 'W', 'lowers values of small structures'),
+    'ISO': _kind('anisotropic voxels', 'WI', 'WARN above 2:1, INFO above 1.5:1'),
+    'PF': _kind('partial Fourier sampling', 'W', 'blurs the phase where the field changes fast'),
+    'FIELD': _kind('unusual field strength', 'I', 'no reference values; 1.5, 3 and 7 T are usual'),
+}
+
+#: Defects that are known from practice, and that no check of the input looks for yet.
+NOT_CHECKED: dict[str, tuple[str, str]] = {
+    'A11': ('phase unwrapped by the scanner', 'refused as A09 at best; check the phase figure'),
+    'A15': ('a phase offset of its own in each slice', 'check the phase figure of 2-D scans'),
+    'A18': ('magnitude and phase swapped', 'A09 if the values fit no phase'),
+    'A19': ('phase of 8 bits or less', 'shows as steps in the phase figure'),
+    'A20': ('fringe lines with open ends', 'check the phase and total field figures'),
+    'A26': ('border filled with zeros', 'check that the brain mask leaves it out'),
+    'B41': ('bipolar readout', 'odd and even echoes are treated alike'),
+    'B49': ('one acquisition exported twice (ND and NORM)', 'each is processed'),
+    'B52': ('two sidecars of one level that apply', 'merged as pybids does'),
+    'C60': ('clipped magnitude', 'check the magnitude figure'),
+    'C74': ('interpolated matrix', 'processed as it is, which costs memory'),
+    'C75': ('slab that cuts the brain', 'see coverage in the region table'),
+    'C76': ('image too large for the memory', 'memory is planned, not refused'),
+    'D79': ('given mask that is empty or has no size of a brain', 'the report shows its volume'),
+    'D83': ('T1w without skull', 'the registration check judges the result'),
+    'D85': ('lesion or resection', 'the registration knows nothing of it'),
+    'D86': ('metal, bleeding', 'the rim without reliable phase is left out of the mask'),
+    'D88': ('motion', 'check the R2* figure'),
+    'D89': ('not the head of an adult', 'the brain is sought as that of one; give --mask'),
+    'E92': ('participants.tsv without a subject', 'told by the BIDS validator, if it runs'),
+    'E97': ('output of another version or other settings', 'files are replaced one by one'),
+    'E98': ('too little space', 'told when writing fails'),
+    'E101': ('two runs on one work folder', 'give each its own'),
+}
+
+
+def group_of(code: str) -> str:
+    """Return the group of the documentation that a code belongs to.
+
+    Examples
+    --------
+    >>> group_of('C64'), group_of('TELAST')
+    ('Files, headers and geometry', 'Protocol')
+    """
+    letter = code[0] if code[1:].isdigit() else code
+    return next((title for title, own in GROUPS.items() if letter in own), 'Protocol')

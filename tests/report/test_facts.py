@@ -1,0 +1,101 @@
+"""Facts of a run as a reader meets them: evidence in words, blocks of the summary."""
+
+import pytest
+
+from qsmflow.report import facts
+
+STEP = {'score': 0.7979, 'dice': 0.9738, 'overlap': 1.0, 'passed': True, 'reasons': []}
+RIGID = {**STEP, 'kind': 'rigid', 'target': 'T1w', 'jacobian_min': None, 'jacobian_max': None}
+SYN = {**STEP, 'kind': 'syn', 'target': 'MNI', 'jacobian_min': 0.746, 'jacobian_max': 1.407}
+
+
+def block(**summary):
+    (made,) = facts.blocks(summary)
+    return made
+
+
+@pytest.mark.parametrize(
+    ('evidence', 'text'),
+    [
+        ({'value': 6.0, 'limit': '<= 5 ms', 'source': 'doi:1'}, 'value 6, limit ≤ 5 ms; doi:1'),
+        ({'corner_shift_mm': 0.25, 'files': 3}, 'corner shift 0.25 mm, files 3'),
+        ({'EchoTime': [0.1] * 9}, 'EchoTime (' + '0.1, ' * 8 + '…)'),
+        ({'sub-01_echo-1_MEGRE.nii.gz': 0.004}, 'sub-01_echo-1_MEGRE.nii.gz 0.004'),
+        ({'volumes': {'a_b.nii': 2}}, 'volumes (a_b.nii: 2)'),
+        ({}, ''),
+        (None, ''),
+        ('already text', 'already text'),
+    ],
+)
+def test_evidence(evidence, text):
+    assert facts.evidence_text(evidence) == text
+
+
+def test_slices():
+    kept = block(preparation={'SliceChopEvidence': 0.0, 'SliceChopRemoved': False})
+    assert kept['text'] == 'Neighbouring slices do not alternate in sign; nothing was changed.'
+    mended = block(preparation={'SliceChopEvidence': 0.97, 'SliceChopRemoved': True})
+    assert mended['text'].startswith('Every second slice was negated')
+    assert '97%' in mended['text']
+
+
+@pytest.mark.parametrize(
+    ('given', 'text'),
+    [
+        ({'Sign': -1, 'Source': 'user', 'Evidence': -0.5}, 'was negated, as the user asked ('),
+        ({'Sign': 1, 'Source': 'convention', 'Evidence': 0.1}, 'was kept, by convention'),
+        ({'Sign': 1, 'Source': 'field of the air', 'Evidence': 0.8}, 'by the field of the air ('),
+        ({'Sign': 1}, 'The sign of the phase was kept.'),
+    ],
+)
+def test_sign(given, text):
+    made = block(sign=given)
+    assert text in made['text']
+    assert made['pairs'] == []
+
+
+def test_registration_with_t1w_has_two_rows():
+    made = block(registration={'passed': True, 'score': 0.7, 'target': 'a', 'steps': [RIGID, SYN]})
+    assert made['rows'] == [
+        ['to T1w, rigid', '0.80', '0.97', '–', 'passed'],
+        ['to MNI, nonlinear', '0.80', '0.97', '0.75 to 1.41', 'passed'],
+    ]
+    assert made['pairs'] == []
+
+
+def test_one_registration_and_its_failure():
+    made = block(registration={**SYN, 'passed': False, 'reasons': ['Dice 0.5 < 0.8', 'small']})
+    assert [row[-1] for row in made['rows']] == ['Dice 0.5 < 0.8; small']
+
+
+def test_mask_reference_and_dentate():
+    mask = {'method': 'registration', 'volume_ml': 1400.2, 'removed_fraction': 0.0312}
+    mask |= {'passed': False, 'reasons': ['too small'], 'start': 'pitch_back', 'novel': 3}
+    pairs = {name: f'{value} {unit}'.strip() for name, value, unit in block(mask=mask)['pairs']}
+    assert pairs == {
+        'found by': 'registration',
+        'volume': '1400 ml',
+        'removed at the rim': '3.1%',
+        'check': 'failed: too small',
+        'start of the registration': 'pitch back',
+        'novel': '3',
+    }
+    reference = {'region': 'whole_brain', 'requested': 'csf', 'mean': -0.004, 'sd': 0.03, 'n': 9}
+    rows = dict(pair[:2] for pair in block(reference=reference)['pairs'])
+    assert rows['region'] == 'whole brain (in place of csf, which was not found)'
+    assert rows['whole brain before'] == '−4.0 ± 30.0 ppb (9 voxels)'
+    side = {'method': 'prior', 'qc': 0.2, 'volume_mm3': 384.4, 'reason': 'no contrast'}
+    rows = block(dentate={'L': side, 'R': {**side, 'method': 'contrast', 'reason': ''}})['rows']
+    assert rows[0] == ['left', 'template only', '0.20', '384 mm³', 'no contrast']
+    assert rows[1] == ['right', 'its contrast', '0.20', '384 mm³', '–']
+
+
+def test_order_is_fixed_and_absent_parts_are_left_out():
+    titles = [b['title'] for b in facts.blocks({'sign': {'Sign': 1}, 'acquisition': {'A': 1}})]
+    assert titles == ['Acquisition', 'Sign of the phase']
+    assert facts.blocks({'mask': {}}) == []
+
+
+def test_unknown_shapes_are_shown_as_pairs():
+    assert block(dentate={'value': 'none'})['pairs'] == [('value', 'none', '')]
+    assert block(registration={'value': 'x'})['pairs'] == [('value', 'x', '')]

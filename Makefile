@@ -26,7 +26,7 @@ $(READY): pyproject.toml constraints.txt
 
 install: $(READY)
 
-demo: PHANTOM_OPTIONS ?=
+demo: PHANTOM_OPTIONS ?= --voxel-size 1.5
 demo: RUN_OPTIONS ?=
 demo: run-demo
 

@@ -101,15 +101,24 @@ class SafeMultiProcPlugin(MultiProcPlugin):
             return
         super()._async_callback(args)
 
+    def _submit_job(self, node, updatehash=False):
+        try:
+            return super()._submit_job(node, updatehash=updatehash)
+        except BrokenProcessPool as error:
+            raise self._killed() from error
+
     def _send_procs_to_workers(self, updatehash=False, graph=None):
         if self._broken is not None:
-            running = [str(self.procs[i]) for i, on in enumerate(self.proc_pending) if on]
-            raise WorkerKilledError(
-                f'a worker was killed, usually for want of memory, while running {running}. '
-                'Give the run more memory, or fewer processes with --nprocs, and start it again: '
-                'finished steps are not repeated.'
-            ) from self._broken
+            raise self._killed() from self._broken
         return super()._send_procs_to_workers(updatehash=updatehash, graph=graph)
+
+    def _killed(self) -> WorkerKilledError:
+        running = [str(self.procs[i]) for i, on in enumerate(self.proc_pending) if on]
+        return WorkerKilledError(
+            f'a worker was killed, usually for want of memory, while running {running}. '
+            'Give the run more memory, or fewer processes with --nprocs, and start it again: '
+            'finished steps are not repeated.'
+        )
 
 
 def _start_worker(folder: str, log_level: int) -> None:

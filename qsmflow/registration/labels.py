@@ -7,6 +7,8 @@ from qsmflow.registration import adapter
 
 #: Width added around the region that holds labels, in voxels of the atlas.
 _PAD = 3
+#: Part of a voxel that a small label must fill to get it.
+MIN_SHARE = 0.1
 
 
 def warp_labels(labels: Volume, like: Volume, transforms: list[str]) -> Volume:
@@ -43,6 +45,7 @@ def warp_labels(labels: Volume, like: Volume, transforms: list[str]) -> Volume:
     best = np.zeros(like.shape, np.float32)
     total = np.zeros(like.shape, np.float32)
     winner = np.zeros(like.shape, np.int32)
+    peaks = {}
     grid = adapter.to_ants(like)
     pad = _PAD + int(np.ceil(3 * max(widths)))
     for label, box in enumerate(ndimage.find_objects(np.maximum(data, 0)), start=1):
@@ -57,7 +60,11 @@ def warp_labels(labels: Volume, like: Volume, transforms: list[str]) -> Volume:
         stronger = moved > best
         best[stronger] = moved[stronger]
         winner[stronger] = label
+        peaks[label] = (float(moved.max()), np.unravel_index(moved.argmax(), moved.shape))
     winner[total < 0.5] = 0
+    for label, (share, place) in peaks.items():
+        if share >= MIN_SHARE and not (winner == label).any():
+            winner[place] = label
     return Volume(winner, like.affine, labels.path)
 
 

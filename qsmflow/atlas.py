@@ -7,7 +7,6 @@ in the BIDS atlas layout, or any ``dseg`` image with its ``tsv``, is read in the
 
 import csv
 import json
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 
 from qsmflow.algorithms.regions import RegionRow
+from qsmflow.files import write_text
 
 #: The space of everything that is shipped.
 TEMPLATE_SPACE = 'MNI152NLin2009cAsym'
@@ -373,7 +373,5 @@ def write_descriptions(names: Iterable[str], out_dir: str | Path) -> None:
         about = {'Name': atlas.name, 'License': atlas.license or 'unknown'}
         for path in atlas.dseg.parent.glob('atlas-*_description.json'):
             about |= json.loads(path.read_text(encoding='utf-8'))
-        target = Path(out_dir) / f'atlas-{atlas.name}_description.json'
-        partial = target.with_name(f'.{target.name}.{os.getpid()}.part')
-        partial.write_text(json.dumps(about, indent=2, ensure_ascii=False) + '\n', 'utf-8')
-        os.replace(partial, target)
+        text = json.dumps(about, indent=2, ensure_ascii=False) + '\n'
+        write_text(Path(out_dir) / f'atlas-{atlas.name}_description.json', text)

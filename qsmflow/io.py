@@ -12,6 +12,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from qsmflow.files import completed
+
 #: Two affines are one grid when no corner of the volume moves by more than this, in mm.
 GRID_TOLERANCE = 1e-3
 
@@ -196,11 +198,6 @@ def save_volume(data: np.ndarray, like: Volume, path: str | os.PathLike) -> str:
     image.header.set_xyzt_units('mm', 'sec')
     image.set_qform(like.affine, code=1)
     image.set_sform(like.affine, code=1)
-    suffix = '.nii.gz' if path.name.endswith('.nii.gz') else '.nii'
-    partial = path.with_name(f'.{path.name.removesuffix(suffix)}.{os.getpid()}.part{suffix}')
-    try:
+    with completed(path) as partial:
         nib.save(image, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
     return str(path)

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from qsmflow.files import write_text
+
 MISSING = 'n/a'
 
 #: Units in which a map appears in a table, and the factor from the unit of the map on disk.
@@ -98,8 +100,8 @@ def write_stats(rows: Iterable[Mapping], path: str | os.PathLike) -> Path:
             raise ValueError(f'{path.name} has no columns {sorted(unknown)}; it has {columns}.')
         entry = _in_table_units(row)
         lines.append('\t'.join(_format(entry.get(column), column) for column in columns))
-    _write_text(path.with_suffix('.json'), _dump(data_dictionary()))
-    _write_text(path, '\n'.join(lines) + '\n')
+    write_text(path.with_suffix('.json'), _dump(data_dictionary()))
+    write_text(path, '\n'.join(lines) + '\n')
     return path
 
 
@@ -243,8 +245,8 @@ def write_group(
     for values in table.itertuples(index=False):
         cells = (_format(v, c) for v, c in zip(values, table.columns, strict=True))
         lines.append('\t'.join(cells))
-    _write_text(path.with_suffix('.json'), _dump(data_dictionary(extra)))
-    _write_text(path, '\n'.join(lines) + '\n')
+    write_text(path.with_suffix('.json'), _dump(data_dictionary(extra)))
+    write_text(path, '\n'.join(lines) + '\n')
     return path
 
 
@@ -362,14 +364,3 @@ def _participants(path) -> pd.DataFrame:
 
 def _dump(content: dict) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + '\n'
-
-
-def _write_text(path: Path, text: str) -> None:
-    """Write a file that appears under its name only when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}.part')
-    try:
-        partial.write_text(text, encoding='utf-8', newline='\n')
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -6,7 +6,6 @@ Patterns, units and the list of names that BIDS does not know are data: ``data/i
 import json
 import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -16,6 +15,7 @@ from typing import Any
 from qsmflow.bids.checks_metadata import PUBLIC_FIELDS
 from qsmflow.bids.names import parse_name
 from qsmflow.bids.series import KEPT_ENTITIES, GRESeries
+from qsmflow.files import write_text
 
 BIDS_VERSION = '1.11.1'
 #: Spaces that BIDS knows; others need ``SpatialReference`` in the sidecar.
@@ -250,7 +250,7 @@ def write_dataset_files(
         '.bidsignore': '\n'.join(spec['ignore']) + '\n',
         'descriptions.tsv': '\n'.join(rows) + '\n',
     }
-    return [write_text(out / name, text) for name, text in texts.items()]
+    return [str(write_text(out / name, text)) for name, text in texts.items()]
 
 
 def dataset_link(path: str | os.PathLike, out_dir: str | os.PathLike) -> str:
@@ -293,30 +293,7 @@ def write_json(path: str | os.PathLike, content: Mapping[str, Any]) -> str:
         If a number is NaN or infinite, which JSON does not know.
     """
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
-    return write_text(path, text + '\n')
-
-
-def write_text(path: str | os.PathLike, text: str) -> str:
-    """Write a text file; it appears complete or not at all. Folders are made.
-
-    Returns
-    -------
-    str
-        The absolute path.
-    """
-    path = Path(os.path.abspath(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix='.', suffix='.part')
-    try:
-        with os.fdopen(handle, 'w', encoding='utf-8', newline='\n') as stream:
-            stream.write(text)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(partial, 0o666 & ~umask)  # mkstemp makes files that only their owner can read
-        os.replace(partial, path)
-    finally:
-        Path(partial).unlink(missing_ok=True)
-    return str(path)
+    return str(write_text(path, text + '\n'))
 
 
 def _source_entities(source: GRESeries | Mapping[str, str] | str) -> dict[str, str]:

@@ -2,13 +2,13 @@
 
 import csv
 import logging
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from qsmflow import __version__
 from qsmflow.cli.progress import shared_group
+from qsmflow.files import completed
 from qsmflow.settings import Settings
 
 _LOGGER = logging.getLogger('qsmflow.cli')
@@ -201,11 +201,9 @@ def _run_info(settings: Settings) -> dict:
 
 def _write_status(outcomes: list[Outcome], path: Path) -> None:
     """Write one line for each series and report; ``path`` appears when it is complete."""
-    partial = path.with_name(f'.{path.name}.{os.getpid()}.part')
-    with partial.open('w', encoding='utf-8', newline='') as stream:
+    with completed(path) as partial, partial.open('w', encoding='utf-8', newline='') as stream:
         writer = csv.writer(stream, delimiter='\t', lineterminator='\n')
         writer.writerow(['name', 'status', 'reason'])
         for outcome in outcomes:
             reason = ' '.join(outcome.reason.split()) or 'n/a'
             writer.writerow([outcome.name, outcome.status, reason])
-    os.replace(partial, path)

@@ -1,6 +1,5 @@
 """Interfaces that write derivatives."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from nipype.interfaces.io import add_traits
 
 from qsmflow import io
 from qsmflow.bids.derivatives import write_json
+from qsmflow.files import completed
 
 
 class _DerivativesSinkInputSpec(BaseInterfaceInputSpec):
@@ -104,12 +104,8 @@ def sidecar_path(path: Path) -> Path:
 
 def copy_atomically(source: str, target: Path) -> None:
     """Copy a file so that it has its name only when it is complete."""
-    partial = target.with_name(f'.{target.name}.{os.getpid()}.part')
-    try:
+    with completed(target) as partial:
         shutil.copyfile(source, partial)
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _plain(value):

@@ -47,8 +47,8 @@ Modules: ``planes``, ``canvas`` and ``figures`` draw volumes, ``charts`` draws t
 subject's page, ``group`` the group's.
 """
 
-from .citations import CitationError, check_keys, write_citations
-from .group import build_group
-from .html import build_report
+from qsmflow.report.citations import CitationError, check_keys, write_citations
+from qsmflow.report.group import build_group
+from qsmflow.report.html import build_report
 
 __all__ = ['CitationError', 'build_group', 'build_report', 'check_keys', 'write_citations']

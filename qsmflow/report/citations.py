@@ -14,6 +14,8 @@ from pathlib import Path
 
 from markupsafe import Markup, escape
 
+from qsmflow.files import write_text
+
 _GROUP = re.compile(r'\[(@[A-Za-z][\w:-]*(?:\s*;\s*@[A-Za-z][\w:-]*)*)\]')
 _KEY = re.compile(r'@([A-Za-z][\w:-]*)')
 _ENTRY = re.compile(r'^@(\w+)\{([^,\s]+),\n(.*?)\n\}', re.DOTALL | re.MULTILINE)
@@ -233,11 +235,8 @@ def write_citations(text: str, log_dir: str | os.PathLike) -> tuple[Path, Path]:
         'CITATION.bib': to_bibtex(citations(text)),
     }
     folder = Path(log_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
-        partial = folder / f'.{name}.{os.getpid()}.part'
-        partial.write_text(content, encoding='utf-8')
-        os.replace(partial, folder / name)
+        write_text(folder / name, content)
     return folder / 'CITATION.md', folder / 'CITATION.bib'
 
 

@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy import ndimage
 
+from qsmflow.report.canvas import Canvas
+
 from . import planes
-from .canvas import Canvas
 
 #: Display of each quantity: window, unit, colour map.
 STYLES = {

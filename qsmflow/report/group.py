@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from qsmflow.files import write_text
+from qsmflow.report.html import cell, data_uri, environment, head, summaries
+
 from .. import tables
 from . import charts
-from .html import cell, data_uri, environment, head, summaries, write_text
 
 _STATS_NAME = re.compile(r'(?P<series>.+)_atlas-(?P<atlas>[A-Za-z0-9]+)(?:_.+)?_stats\.tsv')
 _SHOWN = ('chi', 'R2star')

@@ -13,9 +13,11 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from qsmflow.files import write_text
+from qsmflow.report.facts import blocks, evidence_text, format_name, format_value
+
 from .. import __version__, tables
 from . import charts, citations
-from .facts import blocks, evidence_text, format_name, format_value
 
 #: Levels of a finding, gravest first; the class of its badge.
 LEVELS = ('FATAL', 'ERROR', 'WARN', 'FIX', 'INFO')
@@ -119,17 +121,6 @@ def environment() -> jinja2.Environment:
     env.filters['value'] = format_value
     env.filters['label'] = format_name
     return env
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write a file so that it appears under its name only when it is complete."""
-    partial = path.with_name(f'.{path.name}.{os.getpid()}.part')
-    try:
-        partial.write_text(text, encoding='utf-8')
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
 
 
 def data_uri(content: bytes, mime: str) -> Markup:

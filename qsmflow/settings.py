@@ -178,7 +178,8 @@ class ResourceSettings:
     nprocs : int
         Processors in all.
     omp_nthreads : int
-        Threads of one process; 0 takes ``nprocs``, at most eight.
+        Threads of one process; 0 takes half of ``nprocs``, at most eight: the registrations, which
+        run in one thread, then have processors beside the reconstruction.
     mem_gb : float
         Memory in all, in GB.
     low_mem : bool
@@ -197,7 +198,8 @@ class ResourceSettings:
         if self.mem_gb <= 0:
             raise SettingsError(f'resources.mem_gb must be positive; got {self.mem_gb:g}.')
         if self.omp_nthreads == 0:
-            object.__setattr__(self, 'omp_nthreads', min(self.nprocs, MAX_OMP_NTHREADS))
+            threads = min(max(self.nprocs // 2, 1), MAX_OMP_NTHREADS)
+            object.__setattr__(self, 'omp_nthreads', threads)
         if not 0 < self.omp_nthreads <= self.nprocs:
             raise SettingsError(
                 f'resources.omp_nthreads is {self.omp_nthreads}; it must lie between 1 and '

@@ -6,10 +6,15 @@ from qsmflow.files import completed, write_text
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / 'table.tsv'
     write_text(path, 'old')
-    with pytest.raises(OSError, match='disk'), completed(path) as partial:
-        partial.write_text('half')
-        assert path.read_text() == 'old'
-        raise OSError('disk full')
+
+    def fail_half_way():
+        with completed(path) as partial:
+            partial.write_text('half')
+            assert path.read_text() == 'old'
+            raise OSError('disk full')
+
+    with pytest.raises(OSError, match='disk'):
+        fail_half_way()
     assert path.read_text() == 'old'
     assert list(tmp_path.iterdir()) == [path]
 

@@ -153,7 +153,8 @@ def test_errors(toml, words):
 
 
 def test_threads_follow_processors():
-    assert ResourceSettings(nprocs=3).omp_nthreads == 3
+    assert ResourceSettings(nprocs=1).omp_nthreads == 1
+    assert ResourceSettings(nprocs=6).omp_nthreads == 3
     assert ResourceSettings(nprocs=64).omp_nthreads == module.MAX_OMP_NTHREADS
 
 

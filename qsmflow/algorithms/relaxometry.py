@@ -10,6 +10,9 @@ import numpy as np
 
 #: Largest R2* that is reported, in 1/s.
 R2STAR_MAX = 1000.0
+#: A slower decay, in 1/s, cannot be told from none within the echo times of a scan: water itself
+#: decays about as slowly, and the inverse of noise about zero would rule any mean of T2*.
+R2STAR_SEEN = 0.5
 
 #: Mean of a Rayleigh distribution over its parameter, sqrt(pi/2).
 RAYLEIGH_MEAN = float(np.sqrt(np.pi / 2))
@@ -28,7 +31,7 @@ class Relaxation:
         Effective transverse relaxation rate, in 1/s, within 0 and ``R2STAR_MAX``. Zero inside the
         mask means that the signal did not decay.
     t2star : ndarray of float32, shape (X, Y, Z)
-        Its inverse, in s; zero where ``r2star`` is zero.
+        Its inverse, in s; zero, for not defined, where ``r2star`` is below ``R2STAR_SEEN``.
     s0 : ndarray of float32, shape (X, Y, Z)
         Signal extrapolated to echo time zero, in units of the magnitude.
     """
@@ -272,7 +275,7 @@ def _relaxation(rate, signal, usable, te, mask):
     empty = ~np.any(signal > 0, axis=1)
     rate[empty] = 0
     amplitude[empty] = 0
-    inverse = np.divide(1.0, rate, out=np.zeros_like(rate), where=rate > 0)
+    inverse = np.divide(1.0, rate, out=np.zeros_like(rate), where=rate >= R2STAR_SEEN)
     return Relaxation(*(_fill(values, mask) for values in (rate, inverse, amplitude)))
 
 

@@ -353,7 +353,7 @@ def _needed_parts(
     if 'phase' in has:
         if 'mag' in has:
             return ('phase', 'mag'), []
-        message = 'has no magnitude: all voxels get the same weight; no R2* map'
+        message = 'has no magnitude: all voxels get the same weight; no R2*, no regions'
         remedy = 'Add the magnitude if the scanner can export it.'
         return ('phase',), [Finding('B29', 'FIX', message, name, {}, remedy)]
     if {'real', 'imag'} <= has:

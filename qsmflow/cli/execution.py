@@ -224,7 +224,7 @@ def make_monitor(workflow: Workflow, settings: Settings) -> progress.Monitor:
 def _remove_partial(out_dir: Path, workers: list[int]) -> None:
     """Remove the files that ended workers were writing."""
     for worker in workers:
-        for path in out_dir.glob(f'sub-*/**/.*.{worker}.part*'):
+        for path in out_dir.glob(f'sub-*/**/.part-{worker}-*'):
             path.unlink(missing_ok=True)
 
 

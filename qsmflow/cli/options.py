@@ -338,7 +338,7 @@ def _add_resources(parser) -> None:
         dest='resources.omp_nthreads',
         metavar='N',
         type=values.Number(int, minimum=1),
-        help='threads of one process (as --nprocs, at most 8)',
+        help='threads of one process (half of --nprocs, at most 8)',
     )
     memory = group.add_mutually_exclusive_group()
     _option(

@@ -75,6 +75,11 @@ class MaskRefinement(VolumeInterface):
         phase = io.load_echoes([self.inputs.phase])
         magnitude = io.load_echoes([self.inputs.magnitude]).data
         mask = io.load_mask(self.inputs.mask, like=phase)
+        if not mask.any():
+            raise ValueError(
+                f'{self.inputs.mask} is empty: no voxel is above 0.5. Give a mask of the brain '
+                'on the grid of the images, or none, so that the brain is found.'
+            )
         quality = voxel_quality(phase.data, magnitude, mask, te=tuple(self.inputs.te))
         refined, removed = mask, 0.0
         if self.inputs.refine:

@@ -265,6 +265,23 @@ def _dentate(facts: dict) -> dict:
     return _block('Dentate nuclei', facts, heads=heads, rows=rows)
 
 
+def _refinement(facts: dict) -> dict:
+    """Say what the alignment of the nuclei with the susceptibility map did."""
+    accepted, reason = facts.pop('accepted', None), facts.pop('reason', '')
+    before, after = facts.pop('similarity_before', None), facts.pop('similarity_after', None)
+    shift = facts.pop('shift_mm', None)
+    gain = (
+        '' if None in (before, after) else f' Similarity {before:.2f} before, {after:.2f} after.'
+    )
+    if accepted:
+        moved = '' if shift is None else f' by up to {shift:.1f} mm'
+        text = f'The labels were moved{moved} onto the nuclei that the map shows.{gain}'
+    else:
+        why = f' ({reason})' if reason else ''
+        text = f'The labels were left where the registration placed them{why}.{gain}'
+    return _block('Alignment of the nuclei with the map', facts, text=text)
+
+
 def _verdict(facts: dict) -> list[tuple[str, str, str]]:
     """Return the check of a brain mask: passed or why not, and which start was the best."""
     pairs = []
@@ -292,5 +309,6 @@ _BLOCKS: dict[str, Callable[[dict], dict]] = {
     'reference': _reference,
     'registration': _registration,
     'dentate': _dentate,
+    'refinement': _refinement,
     'quality': _plain('Quality'),
 }

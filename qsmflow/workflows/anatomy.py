@@ -75,8 +75,9 @@ def init_t1w_wf(
     workflow = Workflow(name=name)
     workflow.tag = 't1w'
     workflow.__desc__ = (
-        'The T1w image was registered to MNI152NLin2009cAsym with ANTs (rigid, affine, SyN) '
-        '[@avants2011; @fonov2011].\n'
+        'The brain in the T1w image was found by registration to the full-head template.\n'
+        if mask_method == 'registration'
+        else 'The brain in the T1w image was found with the deepbet network [@fisch2024].\n'
     )
     t1w = os.path.abspath(t1w)
     inputnode = identity('inputnode', ['t1w'], t1w=t1w)
@@ -185,7 +186,8 @@ def init_anatomy_wf(
             (register, outputnode, [('forward', 'to_t1w')]),
         ])  # fmt: skip
         workflow.__desc__ = (
-            'The magnitude was registered rigidly to the T1w image [@avants2011].\n'
+            'The magnitude was registered rigidly to the T1w image, and that to '
+            'MNI152NLin2009cAsym with ANTs (rigid, affine, SyN) [@avants2011; @fonov2011].\n'
         )
     else:
         workflow.connect(register, 'forward', chains['to_template'], 'in1')

@@ -91,6 +91,7 @@ def test_broken_signals_stay_within_bounds(method):
     rates = result.r2star.ravel()
     assert rates[0] == rates[3] == rates[4] == 0  # no signal, negative, rising
     assert result.t2star.ravel()[4] == 0
+    assert result.t2star.max() <= 1 / relaxometry.R2STAR_SEEN
     assert rates[5] > 100
     assert rates[6] == pytest.approx(30, rel=1e-3)
 

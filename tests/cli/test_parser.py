@@ -181,7 +181,7 @@ def test_defaults(folders, tmp_path):
         (['--output-spaces', 'T1w', 'T1w'], 'outputs.output_spaces', ('T1w',)),
         (['--level', 'minimal'], 'outputs.level', 'minimal'),
         (['--n_cpus', '3'], 'resources.nprocs', 3),
-        (['--nprocs', '3'], 'resources.omp_nthreads', 3),
+        (['--nprocs', '6'], 'resources.omp_nthreads', 3),
         (['--nprocs', '3', '--omp-nthreads', '2'], 'resources.omp_nthreads', 2),
         (['--mem', '16'], 'resources.mem_gb', 16.0),
         (['--mem_gb', '512M'], 'resources.mem_gb', 0.5),

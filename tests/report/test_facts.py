@@ -99,3 +99,15 @@ def test_order_is_fixed_and_absent_parts_are_left_out():
 def test_unknown_shapes_are_shown_as_pairs():
     assert block(dentate={'value': 'none'})['pairs'] == [('value', 'none', '')]
     assert block(registration={'value': 'x'})['pairs'] == [('value', 'x', '')]
+
+
+def test_alignment_of_the_nuclei_reads_as_a_sentence():
+    found = {'accepted': True, 'reason': '', 'similarity_before': 0.53, 'similarity_after': 0.732}
+    assert block(refinement={**found, 'shift_mm': 3.35})['text'] == (
+        'The labels were moved by up to 3.4 mm onto the nuclei that the map shows. '
+        'Similarity 0.53 before, 0.73 after.'
+    )
+    left = block(refinement={'accepted': False, 'reason': 'no gain in similarity'})
+    assert left['text'] == (
+        'The labels were left where the registration placed them (no gain in similarity).'
+    )

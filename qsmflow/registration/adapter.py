@@ -55,6 +55,11 @@ def to_ants(volume: Volume):
     )
 
 
+def grid_of(volume: Volume):
+    """Hand the grid of a volume to ANTs; its data may be anything, and are not read."""
+    return to_ants(Volume(np.zeros(volume.shape, np.float32), volume.affine))
+
+
 def mask_to_ants(mask: Volume):
     """Hand a mask to ANTs.
 
@@ -270,7 +275,7 @@ def resample(
     }
     if interpolation not in names:
         raise ValueError(f'interpolation must be one of {list(names)}; got {interpolation!r}')
-    data = apply(to_ants(volume), to_ants(like), transforms, names[interpolation])
+    data = apply(to_ants(volume), grid_of(like), transforms, names[interpolation])
     if interpolation in ('nearest', 'label') and not np.issubdtype(volume.data.dtype, np.floating):
         data = np.rint(data).astype(volume.data.dtype)
     return Volume(data, like.affine, volume.path)

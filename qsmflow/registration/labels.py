@@ -46,7 +46,7 @@ def warp_labels(labels: Volume, like: Volume, transforms: list[str]) -> Volume:
     total = np.zeros(like.shape, np.float32)
     winner = np.zeros(like.shape, np.int32)
     peaks = {}
-    grid = adapter.to_ants(like)
+    grid = adapter.grid_of(like)
     pad = _PAD + int(np.ceil(3 * max(widths)))
     for label, box in enumerate(ndimage.find_objects(np.maximum(data, 0)), start=1):
         if box is None:

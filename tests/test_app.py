@@ -504,10 +504,10 @@ def test_a_node_that_fails_is_listed(app, phantom, tmp_path):
     assert run.last_line.endswith('exit code 1')
     state_, reason = status(run)['sub-01']
     assert state_ == 'failed'
-    assert re.search(r'background_removal_wf\.remove: ValueError: .*mask is empty', reason)
+    assert re.search(r'brain_mask_wf\.refine: ValueError: .*empty\.nii\.gz is empty', reason)
     (crash,) = run.logs.glob('crash-*.txt')
     assert str(crash) in run.stderr
-    assert 'background removal: remove FAILED' in run.stderr
+    assert 'brain mask: refine FAILED' in run.stderr
     assert not (tmp_path / 'out/sub-01/anat/sub-01_Chimap.nii.gz').exists()
 
 

@@ -119,7 +119,7 @@ STAGES: dict[str, dict[str, Method]] = {
             'l2',
             'inversion:l2',
             'closed-form L2',
-            'gradient-regularised least squares: one Fourier division, or CG where there are weights',
+            'gradient-regularised least squares: a Fourier division, or CG if there are weights',
             ('bilgic2014',),
         ),
         Method(

@@ -7,7 +7,7 @@ stage share one signature. :func:`get_method` turns a table entry into its funct
 from collections.abc import Callable
 from importlib import import_module
 
-from qsmflow.algorithms.catalog import STAGES, Method
+from qsmflow.algorithms.catalog import EXTRAS, STAGES, Method
 
 
 def get_method(stage: str, name: str) -> Callable:
@@ -55,7 +55,7 @@ def method_parameters(stage: str, name: str) -> dict[str, object]:
     """
     import inspect
 
-    reserved = {'b0_dir', 'weights', 'te', 'f0', 'return_history'}
+    reserved = {'b0_dir', 'weights', 'te', 'f0', 'return_history', *EXTRAS}
     parameters = inspect.signature(get_method(stage, name)).parameters.values()
     return {
         p.name: p.default

@@ -1,4 +1,4 @@
-"""Compiled loops over volumes, for `operators` and `regularized`.
+"""Compiled loops over volumes, for `operators` and the inversions.
 
 All arrays are float32 or complex64, C-contiguous and of one grid; differences are periodic. The
 results go to the array arguments that each kernel names.

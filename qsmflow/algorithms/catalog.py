@@ -24,6 +24,12 @@ class Method:
         What it does, for the command line and the documentation.
     citations : tuple of str
         Keys of ``boilerplate.bib``.
+    extras : tuple of str
+        Keyword arguments with data beyond those that every method of the stage takes; see
+        ``EXTRAS``.
+    takes : str
+        The field that an inversion takes: ``'local_field'``, or ``'total_field'`` for a method
+        that removes the background itself.
     """
 
     name: str
@@ -31,6 +37,17 @@ class Method:
     title: str
     summary: str
     citations: tuple[str, ...] = ()
+    extras: tuple[str, ...] = ()
+    takes: str = 'local_field'
+
+
+#: Data that a method may ask for beyond what every method of its stage takes.
+EXTRAS = {
+    'magnitude': 'magnitude combined over the echoes (root of the sum of squares), a.u.',
+    'r2star': 'R2*, 1/s',
+    'field_noise': 'standard deviation of the field, ppm',
+    'phase_scale': 'phase of 1 ppm at the typical echo time, rad',
+}
 
 
 def _stage(*methods: Method) -> dict[str, Method]:
@@ -80,21 +97,21 @@ STAGES: dict[str, dict[str, Method]] = {
     'background': _stage(
         Method(
             'pdf',
-            'background:pdf',
+            'background.pdf:pdf',
             'projection onto dipole fields',
             'weighted least squares over sources outside the mask; keeps the rim',
             ('liu2011',),
         ),
         Method(
             'vsharp',
-            'background:vsharp',
+            'background.spherical:vsharp',
             'V-SHARP',
             'spherical mean value filtering with radii that shrink towards the rim',
             ('schweser2011', 'wu2012'),
         ),
         Method(
             'resharp',
-            'background:resharp',
+            'background.spherical:resharp',
             'RESHARP',
             'spherical mean value filtering with Tikhonov regularisation',
             ('sun2014',),
@@ -103,28 +120,28 @@ STAGES: dict[str, dict[str, Method]] = {
     'inversion': _stage(
         Method(
             'tv',
-            'regularized:tv',
+            'inversion.tv:tv',
             'total variation with weak harmonic field',
             'weighted total variation by ADMM, with a harmonic residual and one reweighting',
             ('bilgic2014tv', 'milovic2019'),
         ),
         Method(
             'rts',
-            'regularized:rts',
+            'inversion.rts:rts',
             'RTS',
             'two steps: well-conditioned k-space by LSMR, the rest by total variation',
             ('kames2018',),
         ),
         Method(
             'l2',
-            'inversion:l2',
+            'inversion.direct:l2',
             'closed-form L2',
             'gradient-regularised least squares: a Fourier division, or CG if there are weights',
             ('bilgic2014',),
         ),
         Method(
             'tkd',
-            'inversion:tkd',
+            'inversion.direct:tkd',
             'TKD',
             'truncated k-space division; the quickest look',
             ('shmueli2009',),

@@ -1,29 +1,13 @@
-"""Iterative dipole inversion with a total-variation penalty.
-
-Both methods use the alternating direction method of multipliers (ADMM) with the gradient as a
-split variable. The dual variable ``u`` of that split is all that is stored: with
-``v = grad(x) + u`` the shrunk gradient is ``g = v - p`` and the new dual ``p``, the projection
-of ``v`` onto a ball. As ``-div(g - p) = -laplacian(x) - div(u) + 2 div(p)``, the source of the
-next update needs scalars only, and its first part is diagonal in the Fourier domain.
-
-Differences are taken per mean voxel edge, so that the parameters carry over between voxel sizes.
-"""
+"""Iterative dipole inversion with a weighted total-variation penalty: the default method."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
 from qsmflow.algorithms import _kernels as kernels
 from qsmflow.algorithms import operators as ops
-from qsmflow.algorithms._checks import (
-    check_positive,
-    check_volume,
-    check_voxel_size,
-    check_weights,
-)
-from qsmflow.algorithms.inversion import relative_voxel_size
-from qsmflow.algorithms.solvers import cgls
+from qsmflow.algorithms._checks import check_positive
+from qsmflow.algorithms.inversion._problem import GradientSplit, Problem
 
 
 def tv(
@@ -130,7 +114,7 @@ def tv(
     )
     if harmonic_weight is not None:
         check_positive(harmonic_weight=harmonic_weight, mu_harmonic=mu_harmonic)
-    problem = _Problem.build(local_field, mask, voxel_size, b0_dir, weights, pad)
+    problem = Problem.build(local_field, mask, voxel_size, b0_dir, weights, pad)
     step = _TvSteps(problem, mu, rho, mu_harmonic, harmonic_weight)
     penalty = np.where(problem.inside, np.float32(1), np.float32(outside_weight))
     history = step.run(reg_weight, penalty, max_iter, tol)
@@ -147,189 +131,6 @@ def tv(
     return (chi, history) if return_history else chi
 
 
-def rts(
-    local_field,
-    mask,
-    voxel_size,
-    *,
-    b0_dir=(0.0, 0.0, 1.0),
-    weights=None,
-    reg_weight=1e-5,
-    threshold=0.15,
-    inner_iter=8,
-    rho=1e-4,
-    pad=16,
-    max_iter=20,
-    tol=1e-2,
-    return_history=False,
-):
-    r"""Invert the dipole field by rapid two-step inversion (RTS).
-
-    A few least-squares iterations give the part :math:`\chi_1` of the spectrum where the kernel
-    is large, then total variation fills in the rest [1]_:
-
-    .. math:: \min_\chi \tfrac12 \| M_k \mathcal{F} (\chi - \chi_1) \|^2
-        + \lambda \sum |\nabla \chi|, \quad M_k = [\,|D| > t\,]
-
-    Parameters
-    ----------
-    local_field : ndarray of float, shape (X, Y, Z)
-        Local field, in ppm. Values outside ``mask`` are ignored.
-    mask : ndarray of bool, shape (X, Y, Z)
-        Region of interest.
-    voxel_size : tuple of float
-        Voxel edge lengths, in mm, in array-axis order.
-    b0_dir : tuple of float, optional
-        Unit vector of the main field, in array axes.
-    weights : ndarray of float, shape (X, Y, Z), optional
-        Confidence in [0, 1] for the first step. Ones in the mask by default.
-    reg_weight : float, optional
-        Weight :math:`\lambda` of total variation, in ppm; the inverse of the published
-        :math:`\mu` of 1e5.
-    threshold : float, optional
-        Kernel magnitude :math:`t` below which the spectrum is filled in, in (0, 2/3).
-    inner_iter : int, optional
-        Least-squares iterations of the first step; more amplify noise. The published 4 lose
-        more of the contrast (15 % of the slope on a simulated head, against 7 % with 8).
-    rho : float, optional
-        ADMM parameter; the published 10 in units of :math:`\mu`.
-    pad : int, optional
-        Voxels added on each side of the mask's bounding box.
-    max_iter : int, optional
-        Largest number of iterations of the second step.
-    tol : float, optional
-        Stop when the relative change is below this.
-    return_history : bool, optional
-        Return the relative change in each iteration of the second step as well.
-
-    Returns
-    -------
-    chi : ndarray of float32, shape (X, Y, Z)
-        Susceptibility, in ppm, zero outside ``mask``, not referenced to any tissue.
-    history : list of float
-        Only with ``return_history``.
-
-    Notes
-    -----
-    The first step uses conjugate gradients for least squares where the paper uses LSMR.
-
-    References
-    ----------
-    .. [1] Kames C, et al. NeuroImage 2018;167:276-283.
-       doi:10.1016/j.neuroimage.2017.11.018
-
-    Examples
-    --------
-    >>> chi = np.zeros((24, 24, 24), np.float32)
-    >>> chi[8:16, 8:16, 8:16] = 0.1
-    >>> mask = np.ones(chi.shape, bool)
-    >>> estimate = rts(ops.forward_field(chi, (1, 1, 1)), mask, (1, 1, 1), pad=8)
-    >>> bool(np.corrcoef(estimate.ravel(), chi.ravel())[0, 1] > 0.95)
-    True
-    """
-    if not 0 < threshold < 2 / 3:
-        raise ValueError(f'threshold must lie in (0, 2/3), the range of |D|; got {threshold!r}.')
-    check_positive(reg_weight=reg_weight, rho=rho, inner_iter=inner_iter, max_iter=max_iter)
-    problem = _Problem.build(local_field, mask, voxel_size, b0_dir, weights, pad)
-    first = _least_squares(problem, inner_iter)
-    known = np.abs(problem.kernel) > threshold
-    spectrum = ops.rfft(first)
-    target = spectrum * known
-    split = _GradientSplit(problem.grid, problem.steps)
-    penalty = np.ones(problem.grid, np.float32)
-    history = []
-    chi = first
-    for _ in range(int(max_iter)):
-        source = ops.rfft(split.update(chi, penalty, reg_weight / rho))
-        change = _fill_spectrum(spectrum, source, target, known, problem.eigenvalues, rho)
-        chi = ops.irfft(source, problem.grid)
-        history.append(change)
-        if change < tol:
-            break
-    chi = problem.placed(chi)
-    return (chi, history) if return_history else chi
-
-
-def _least_squares(problem, iterations):
-    """Return the susceptibility after a few iterations of weighted least squares."""
-    weight = np.sqrt(problem.weight2)
-
-    def dipole(volume):
-        spectrum = ops.rfft(volume)
-        spectrum *= problem.kernel
-        return ops.irfft(spectrum, problem.grid)
-
-    chi, _ = cgls(
-        lambda x: dipole(x) * weight,
-        lambda r: dipole(r * weight),
-        problem.field * weight,
-        max_iter=iterations,
-        tol=0,
-    )
-    return chi
-
-
-# --- the problem on its padded grid -----------------------------------------------------------
-
-
-@dataclass
-class _Problem:
-    """The field, weights and operators on the padded bounding box of the mask."""
-
-    mask: np.ndarray
-    box: tuple
-    grid: tuple
-    field: np.ndarray
-    weight2: np.ndarray
-    inside: np.ndarray
-    kernel: np.ndarray
-    steps: tuple
-    eigenvalues: tuple
-
-    @classmethod
-    def build(cls, local_field, mask, voxel_size, b0_dir, weights, pad):
-        field, mask = check_volume(local_field, mask, 'local_field')
-        voxel_size = check_voxel_size(voxel_size)
-        weights = check_weights(weights, mask)
-        box = ops.bounding_box(mask)
-        grid = ops.pad_shape(mask[box].shape, pad)
-        relative = relative_voxel_size(voxel_size)
-        return cls(
-            mask=mask,
-            box=box,
-            grid=grid,
-            field=ops.pad_to(field[box], grid),
-            weight2=ops.pad_to(weights[box], grid) ** 2,
-            inside=ops.pad_to(mask[box], grid),
-            kernel=ops.dipole_kernel(grid, voxel_size, b0_dir=b0_dir),
-            steps=tuple(np.float32(1 / step) for step in relative),
-            eigenvalues=ops.laplacian_eigenvalues(grid, relative),
-        )
-
-    def placed(self, padded):
-        chi = np.zeros(self.mask.shape, np.float32)
-        chi[self.box] = ops.crop(padded, self.mask[self.box].shape)
-        chi *= self.mask
-        return chi
-
-
-class _GradientSplit:
-    """The dual variable of the gradient split and the source that it gives."""
-
-    def __init__(self, grid, steps):
-        self.dual = np.zeros((3, *grid), np.float32)
-        self.divergence = np.zeros(grid, np.float32)
-        self.source = np.empty(grid, np.float32)
-        self.steps = steps
-
-    def update(self, chi, penalty, level):
-        """Return ``-div(g - u) + laplacian(chi)``, the part of the source not in chi."""
-        ops.use_threads()
-        kernels.project_dual(chi, penalty, np.float32(level), *self.steps, self.dual)
-        kernels.dual_source(self.dual, *self.steps, self.divergence, self.source)
-        return self.source
-
-
 class _TvSteps:
     """The state of the ADMM iteration of `tv`, and its steps."""
 
@@ -338,7 +139,7 @@ class _TvSteps:
         half = (*grid[:2], grid[2] // 2 + 1)
         self.problem = problem
         self.mu, self.rho, self.mu_harmonic = mu, rho, mu_harmonic
-        self.split = _GradientSplit(grid, problem.steps)
+        self.split = GradientSplit(grid, problem.steps)
         self.chi_spectrum = np.zeros(half, np.complex64)
         self.data_dual = np.zeros(grid, np.float32)
         self.chi = np.zeros(grid, np.float32)
@@ -395,11 +196,6 @@ def _trust_less(problem, model, robust):
     spread = 1.4826 * float(np.median(misfit[problem.weight2 > 0]))
     misfit /= max(robust, 2.5 * spread)
     problem.weight2 /= (1 + misfit**2) ** 2
-
-
-def _fill_spectrum(spectrum, source, target, known, eigenvalues, rho):
-    change = kernels.fill_spectrum(spectrum, source, target, known, *eigenvalues, np.float32(rho))
-    return math.sqrt(change)
 
 
 def _reweight(chi, steps, inverse_step, penalty):

@@ -14,6 +14,7 @@ from qsmflow.algorithms._checks import (
     check_voxel_size,
     check_weights,
 )
+from qsmflow.algorithms.inversion._problem import relative_voxel_size
 from qsmflow.algorithms.solvers import conjugate_gradient
 
 
@@ -195,28 +196,6 @@ def _weighted_l2(data, weight2, kernel, penalty, max_iter, tol):
         return ops.irfft(spectrum, data.shape)
 
     return conjugate_gradient(normal, filtered(weight2 * data, kernel), max_iter=max_iter, tol=tol)
-
-
-def relative_voxel_size(voxel_size):
-    """Return voxel edges in units of their geometric mean, so that penalties carry over.
-
-    Parameters
-    ----------
-    voxel_size : tuple of float
-        Voxel edge lengths, in mm.
-
-    Returns
-    -------
-    tuple of float
-        Edge lengths with product 1.
-
-    Examples
-    --------
-    >>> relative_voxel_size((2.0, 2.0, 2.0))
-    (1.0, 1.0, 1.0)
-    """
-    mean = float(np.prod(voxel_size)) ** (1 / 3)
-    return tuple(step / mean for step in voxel_size)
 
 
 def _checked(local_field, mask, voxel_size, weights):

@@ -1,0 +1,121 @@
+"""Projection onto dipole fields (PDF)."""
+
+import numpy as np
+
+from qsmflow.algorithms import operators as ops
+from qsmflow.algorithms._checks import check_volume, check_voxel_size, check_weights
+from qsmflow.algorithms.solvers import cgls
+
+
+def pdf(
+    total_field,
+    mask,
+    voxel_size,
+    *,
+    b0_dir=(0.0, 0.0, 1.0),
+    weights=None,
+    inside_scale=0.02,
+    pad=16,
+    max_iter=60,
+    tol=1e-4,
+    return_history=False,
+):
+    r"""Remove the background field by projection onto dipole fields (PDF).
+
+    .. math:: \min_{x} \tfrac12 \| W (f - d * S x) \|^2, \quad
+        \chi_\text{out} = S x \text{ outside the mask}, \quad l = f - d * \chi_\text{out}
+
+    The local field :math:`l` is what the sources outside the mask do not explain [1]_. The
+    scale :math:`S` is 1 outside the mask and ``inside_scale`` inside. With zero, the published
+    method, sources outside take up part of the local field and lower its contrast; a small
+    scale lets weak sources inside compete for it. The least-squares problem is solved by
+    conjugate gradients from zero, whose early end is what regularises.
+
+    Parameters
+    ----------
+    total_field : ndarray of float, shape (X, Y, Z)
+        Total field, in ppm. Values outside ``mask`` are ignored.
+    mask : ndarray of bool, shape (X, Y, Z)
+        Region of interest.
+    voxel_size : tuple of float
+        Voxel edge lengths, in mm, in array-axis order.
+    b0_dir : tuple of float, optional
+        Unit vector of the main field, in array axes.
+    weights : ndarray of float, shape (X, Y, Z), optional
+        Confidence :math:`W` in [0, 1]. Ones by default.
+    inside_scale : float, optional
+        Expected size of sources inside the mask over that of sources outside, in [0, 1]. Zero
+        gives the published method.
+    pad : int, optional
+        Voxels added on each side of the mask's bounding box; background sources live there and
+        in the box outside the mask.
+    max_iter : int, optional
+        Largest number of iterations. Fewer leave more background near the rim.
+    tol : float, optional
+        Stop when the relative norm of the gradient is below this.
+    return_history : bool, optional
+        Return the relative norm of the gradient after each iteration as well.
+
+    Returns
+    -------
+    local_field : ndarray of float32, shape (X, Y, Z)
+        Local field, in ppm, zero outside ``mask``.
+    mask : ndarray of bool, shape (X, Y, Z)
+        Where the local field holds: the whole mask given.
+    history : list of float
+        Only with ``return_history``.
+
+    Notes
+    -----
+    The scale inside, sixty iterations and sixteen voxels of padding are this package's choice,
+    made on simulated heads. With twenty iterations the background that is left costs accuracy
+    of the susceptibility at the rim.
+
+    References
+    ----------
+    .. [1] Liu T, et al. NMR Biomed 2011;24:1129-1136. doi:10.1002/nbm.1670
+
+    Examples
+    --------
+    >>> x, y, z = np.ogrid[-8:8, -8:8, -8:8]
+    >>> mask = x**2 + y**2 + z**2 < 36
+    >>> local, _ = pdf(np.where(mask, 0.1 + 0.05 * z, 0), mask, (1, 1, 1))
+    >>> bool(np.abs(local).max() < 0.02)
+    True
+    """
+    field, mask = check_volume(total_field, mask, 'total_field')
+    voxel_size = check_voxel_size(voxel_size)
+    weights = check_weights(weights, mask)
+    if not 0 <= inside_scale <= 1:
+        raise ValueError(f'inside_scale must lie in [0, 1]; got {inside_scale!r}.')
+    box = ops.bounding_box(mask)
+    inside = mask[box]
+    grid = ops.pad_shape(inside.shape, pad)
+    kernel = ops.dipole_kernel(grid, voxel_size, b0_dir=b0_dir)
+    weight = ops.pad_to(weights[box], grid)
+    outside = ~ops.pad_to(inside, grid)
+    scale = np.where(outside, np.float32(1), np.float32(inside_scale))
+
+    def dipole(x):
+        spectrum = ops.rfft(x)
+        spectrum *= kernel
+        return ops.irfft(spectrum, grid)
+
+    def forward(x):
+        image = dipole(x * scale)
+        image *= weight
+        return image
+
+    def adjoint(residual):
+        image = dipole(residual * weight)
+        image *= scale
+        return image
+
+    sources, history = cgls(
+        forward, adjoint, ops.pad_to(field[box], grid) * weight, max_iter=max_iter, tol=tol
+    )
+    sources *= outside
+    local = np.zeros_like(field)
+    local[box] = field[box] - ops.crop(dipole(sources), inside.shape)
+    local *= mask
+    return (local, mask, history) if return_history else (local, mask)

@@ -30,7 +30,7 @@ import numpy as np
 
 from qsmflow import io, phantom
 from qsmflow.algorithms import catalog, get_method
-from qsmflow.algorithms.phase import remove_phase_offset
+from qsmflow.algorithms.phase_offset import remove_phase_offset
 from qsmflow.phantom import tissues
 from qsmflow.phantom.grid import FineGrid
 from qsmflow.phantom.head import rasterise
@@ -78,9 +78,13 @@ def reconstruct(scan: phantom.Acquisition) -> tuple[np.ndarray, np.ndarray]:
     phase, _ = remove_phase_offset(scan.phase, scan.magnitude, mask, size, te=scan.te)
     phase = default['unwrapping'](phase, scan.magnitude, mask, size, te=scan.te)
     fit = default['field'](phase, scan.magnitude, mask, size, te=scan.te, f0=scan.f0)
-    known = {'b0_dir': scan.b0_dir, 'weights': fit.weights}
-    local, mask = default['background'](fit.total_field, mask, size, **known)
-    return default['inversion'](local, mask, size, **known), mask
+    order = io.AxisOrder.of(scan.affine)
+    size = order.lengths(size)
+    known = {'b0_dir': order.vector(scan.b0_dir), 'weights': order.to_ras(fit.weights)}
+    field, mask = order.to_ras(fit.total_field), order.to_ras(mask)
+    local, mask = default['background'](field, mask, size, **known)
+    chi = default['inversion'](local, mask, size, **known)
+    return order.from_ras(chi), order.from_ras(mask)
 
 
 def reconstruct_by_workflow(scan: phantom.Acquisition) -> tuple[np.ndarray, np.ndarray]:

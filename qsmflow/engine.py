@@ -19,10 +19,15 @@ class Workflow(pe.Workflow):
         Past-tense sentences for the methods section, with ``[@key]`` citations.
     tag : str
         The stage that this workflow computes; ``splice`` finds it by this.
+    optional_inputs, optional_outputs : tuple of str
+        Doors that a workflow which replaces this one may lack: inputs that only some methods
+        ask for, outputs that are for the record.
     """
 
     __desc__: str = ''
     tag: str = ''
+    optional_inputs: tuple[str, ...] = ()
+    optional_outputs: tuple[str, ...] = ()
 
     def visit_desc(self) -> str:
         """Collect the methods sentences of this workflow and of those inside it, in graph order.
@@ -60,7 +65,8 @@ class Workflow(pe.Workflow):
         ----------
         replacement : Workflow
             A workflow whose ``tag`` names the stage to replace, and whose ``inputnode`` and
-            ``outputnode`` have at least the fields that are connected.
+            ``outputnode`` have at least the fields that are connected, but for those that the
+            stage calls optional.
 
         Returns
         -------
@@ -87,9 +93,14 @@ class Workflow(pe.Workflow):
             parent.remove_nodes([stage])
             parent.add_nodes([replacement])
             for source, target, links in edges:
-                source = replacement if source is stage else source
-                target = replacement if target is stage else target
-                parent.connect([(source, target, links)])
+                if target is stage:
+                    target, door = replacement, replacement.get_node('inputnode')
+                    links = _kept(links, 1, door, stage.optional_inputs)
+                else:
+                    source, door = replacement, replacement.get_node('outputnode')
+                    links = _kept(links, 0, door, stage.optional_outputs)
+                if links:
+                    parent.connect([(source, target, links)])
             return self
         self.find(replacement.tag)
         raise AssertionError('unreachable: find raises for an unknown tag')
@@ -101,6 +112,17 @@ class Workflow(pe.Workflow):
                 if node.tag:
                     yield self, node
                 yield from node._tagged()
+
+
+def _kept(links: list, end: int, node: Node, optional: tuple[str, ...]) -> list:
+    """Return the links but those to or from optional doors that a node does not have."""
+    left_out = set(optional) - set(node.inputs.copyable_trait_names())
+    names = [link[end][0] if isinstance(link[end], tuple) else link[end] for link in links]
+    return [
+        link
+        for name, link in zip(names, links, strict=True)
+        if name.rpartition('.')[2] not in left_out
+    ]
 
 
 def identity(name: str, fields: list[str], **values) -> Node:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nibabel.orientations import axcodes2ornt, ornt_transform
 
 from qsmflow.files import completed
 
@@ -83,6 +84,60 @@ def b0_direction(affine: np.ndarray) -> tuple[float, float, float]:
     return tuple(float(v) + 0.0 for v in direction)
 
 
+@dataclass(frozen=True)
+class AxisOrder:
+    """The way between an array as it is stored and the same array in the order RAS+.
+
+    Finite differences and the blocks of coarse grids know the sense of an axis, so that an
+    algorithm gives slightly different values for an image and its mirror image. Run in one
+    order, it gives the same values however an image was stored.
+
+    Attributes
+    ----------
+    orientation : ndarray of float, shape (3, 2)
+        Target axis and sense of each stored axis, as of :func:`nibabel.io_orientation`.
+
+    Examples
+    --------
+    >>> order = AxisOrder.of(np.diag([-1.0, 1.0, 1.0, 1.0]))
+    >>> order.to_ras(np.arange(3.0).reshape(3, 1, 1)).ravel().tolist()
+    [2.0, 1.0, 0.0]
+    >>> order.vector((0.6, 0.0, 0.8))
+    (-0.6, 0.0, 0.8)
+    """
+
+    orientation: np.ndarray
+
+    @classmethod
+    def of(cls, affine: np.ndarray) -> 'AxisOrder':
+        """Return the order of an array with this affine."""
+        return cls(nib.io_orientation(affine))
+
+    def to_ras(self, array: np.ndarray) -> np.ndarray:
+        """Return an array in the order RAS+, C-contiguous."""
+        return np.ascontiguousarray(nib.apply_orientation(array, self.orientation))
+
+    def from_ras(self, array: np.ndarray) -> np.ndarray:
+        """Return an array in the order in which it is stored."""
+        back = ornt_transform(axcodes2ornt('RAS'), self.orientation)
+        return np.ascontiguousarray(nib.apply_orientation(array, back))
+
+    def lengths(self, values: tuple[float, ...]) -> tuple[float, ...]:
+        """Return one number for each axis, such as voxel sizes, in the order RAS+."""
+        turned = {
+            int(axis): value for (axis, _), value in zip(self.orientation, values, strict=True)
+        }
+        return tuple(turned[axis] for axis in range(3))
+
+    def vector(self, values: tuple[float, ...]) -> tuple[float, ...]:
+        """Return the components of a direction in the order RAS+."""
+        return self.lengths(
+            tuple(
+                v * sense for (_, sense), v in zip(self.orientation.tolist(), values, strict=True)
+            )
+        )
+
+
 def load_volume(path: str | os.PathLike, dtype: type = np.float32) -> Volume:
     """Load a NIfTI image with its scaling applied.
 
@@ -97,20 +152,27 @@ def load_volume(path: str | os.PathLike, dtype: type = np.float32) -> Volume:
     -------
     Volume
     """
-    image = nib.load(path)
-    data = np.asanyarray(image.dataobj)
+    # Slice by slice, from a file that stays open: no second copy of the image, as whole numbers,
+    # as double precision or in the order of the file.
+    image = nib.load(path, mmap=False, keep_file_open=True)
+    data = np.empty(image.shape, dtype)
+    for index in np.ndindex(image.shape[:1:-1]):
+        here = (..., *index[::-1])
+        data[here] = image.dataobj[here]
     while data.ndim > 3 and data.shape[-1] == 1:
         data = data[..., 0]
-    return Volume(np.ascontiguousarray(data, dtype=dtype), image.affine.copy(), str(path))
+    return Volume(data, image.affine.copy(), str(path))
 
 
-def load_echoes(paths: list[str]) -> Volume:
+def load_echoes(paths: list[str], echoes: list[int] | None = None) -> Volume:
     """Load images of one grid and stack them along a last axis.
 
     Parameters
     ----------
     paths : list of path-like
         One 3-D image for each echo, or a single 4-D image.
+    echoes : list of int, optional
+        Echoes to keep, counted from 0; all by default.
 
     Returns
     -------
@@ -122,14 +184,26 @@ def load_echoes(paths: list[str]) -> Volume:
     GridMismatchError
         If the images do not share a grid.
     """
-    volumes = [load_volume(path) for path in paths]
-    for volume in volumes[1:]:
-        check_same_grid(volumes[0], volume)
-    if len(volumes) == 1:
-        only = volumes[0]
+    if len(paths) == 1:
+        only = load_volume(paths[0])
         data = only.data if only.data.ndim == 4 else only.data[..., np.newaxis]
-        return Volume(data, only.affine, only.path)
-    return Volume(np.stack([v.data for v in volumes], axis=-1), volumes[0].affine, volumes[0].path)
+        return Volume(data[..., echoes] if echoes else data, only.affine, only.path)
+    chosen = [paths[echo] for echo in echoes] if echoes else paths
+    first = load_volume(chosen[0])
+    data = np.empty((*first.shape, len(chosen)), np.float32)
+    data[..., 0] = first.data
+    stack = Volume(data, first.affine, first.path)
+    del first  # never more than one image beside the stack
+    for echo, path in enumerate(chosen[1:], start=1):
+        data[..., echo] = _on_grid(stack, path)
+    return stack
+
+
+def _on_grid(like: Volume, path: str) -> np.ndarray:
+    """Load the array of an image that must lie on a grid."""
+    volume = load_volume(path)
+    check_same_grid(like, volume)
+    return volume.data
 
 
 def load_mask(path: str | os.PathLike, like: Volume | None = None) -> np.ndarray:
@@ -140,10 +214,8 @@ def load_mask(path: str | os.PathLike, like: Volume | None = None) -> np.ndarray
     GridMismatchError
         If shape or affine differ from those of ``like``.
     """
-    volume = load_volume(path)
-    if like is not None:
-        check_same_grid(like, volume)
-    return volume.data > 0.5
+    data = load_volume(path).data if like is None else _on_grid(like, path)
+    return data > 0.5
 
 
 def same_grid(first: Volume, second: Volume) -> bool:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from qsmflow import resources
-from qsmflow.algorithms.catalog import STAGES
+from qsmflow.algorithms.catalog import PRESETS, STAGES, Preset
 
 ANALYSIS_LEVELS = ('participant', 'group')
 MASK_METHODS = ('registration', 'deepbet')
@@ -24,6 +24,7 @@ REFERENCE_REGIONS = ('wholebrain', 'csf', 'none')
 OUTPUT_SPACES = ('T1w', 'MNI152NLin2009cAsym')
 OUTPUT_LEVELS = ('full', 'minimal')
 PHASE_SIGNS = ('auto', '+1', '-1')
+BIPOLAR_MODES = ('auto', 'on', 'off')
 #: Directions of the main field that have a name, in array axes.
 B0_AXES = {'x': (1.0, 0.0, 0.0), 'y': (0.0, 1.0, 0.0), 'z': (0.0, 0.0, 1.0)}
 #: Beyond this, threads wait for memory rather than compute.
@@ -85,6 +86,9 @@ class ReconstructionSettings:
         ``'auto'``, the name of a rule, or the factor from stored values to radians.
     phase_sign : {'auto', '+1', '-1'}
         ``'-1'`` negates the phase, for scanners of the other convention.
+    bipolar : {'auto', 'on', 'off'}
+        Correct the phase by which odd and even echoes of a bipolar readout differ: if the data
+        show it, always, or never.
     echoes : tuple of int
         Echoes to use, from 1 in order of echo time; empty for all.
     field_strength : float or None
@@ -95,48 +99,112 @@ class ReconstructionSettings:
         ``'auto'``, ``'derivatives'`` or the path of a mask.
     mask_method : {'registration', 'deepbet'}
         How the brain is found when no mask is given.
-    unwrapping, field, background, inversion, relaxometry : str
-        Method of each stage; see :data:`qsmflow.algorithms.catalog.STAGES`.
+    preset : str
+        Name of a choice of methods and parameters; see
+        :data:`qsmflow.algorithms.catalog.PRESETS`.
+    unwrapping, field, background, inversion, strategy, relaxometry : str
+        Method of each stage; see :data:`qsmflow.algorithms.catalog.STAGES`. That of the preset
+        where none is given.
+    unwrapping_fallback : bool
+        Try the other methods of unwrapping where the fit of the field shows that it failed.
     reference : {'wholebrain', 'csf', 'none'}
         Region whose mean susceptibility is set to zero.
+    cosmos : bool
+        Combine series of one session that show the head in three or more orientations.
     params : dict of str to dict
-        Options of the methods, by stage: ``{'inversion': {'reg_weight': 1e-4}}``.
+        Options of the methods, by stage: ``{'inversion': {'reg_weight': 1e-4}}``. They are laid
+        over those of the preset, which a stage takes only if its method is that of the preset.
+
+    Examples
+    --------
+    >>> recon = ReconstructionSettings(preset='fast', params={'inversion': {'max_iter': 15}})
+    >>> recon.params['inversion']['max_iter']
+    15
+    >>> 'inversion' in ReconstructionSettings(preset='fast', inversion='rts').params
+    False
     """
 
     phase_scale: str = 'auto'
     phase_sign: str = 'auto'
+    bipolar: str = 'auto'
     echoes: tuple[int, ...] = ()
     field_strength: float | None = None
     b0_dir: str = 'affine'
     mask: str = 'auto'
     mask_method: str = 'registration'
-    unwrapping: str = 'romeo'
-    field: str = 'sequential'
-    background: str = 'pdf'
-    inversion: str = 'tv'
-    relaxometry: str = 'arlo'
+    preset: str = 'default'
+    unwrapping: str | None = None
+    field: str | None = None
+    background: str | None = None
+    inversion: str | None = None
+    strategy: str | None = None
+    relaxometry: str | None = None
+    unwrapping_fallback: bool = True
     reference: str = 'wholebrain'
+    cosmos: bool = False
     params: dict[str, dict[str, object]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        """Check every choice and range."""
+        """Check every choice and range, and take from the preset what is not given."""
+        _one_of('reconstruction.preset', self.preset, PRESETS)
+        self._take_methods(PRESETS[self.preset])
         for stage, methods in STAGES.items():
             _one_of(f'reconstruction.{stage}', getattr(self, stage), methods)
         _one_of('reconstruction.phase_sign', self.phase_sign, PHASE_SIGNS)
+        _one_of('reconstruction.bipolar', self.bipolar, BIPOLAR_MODES)
         _one_of('reconstruction.mask_method', self.mask_method, MASK_METHODS)
         _one_of('reconstruction.reference', self.reference, REFERENCE_REGIONS)
         for stage in self.params:
             _one_of('reconstruction.params', stage, STAGES)
+        self._take_params(PRESETS[self.preset])
         if any(echo < 1 for echo in self.echoes):
             raise SettingsError(
                 f'reconstruction.echoes counts echoes from 1; got {list(self.echoes)}.'
             )
+        self._check_bipolar()
+        self._check_strategy()
         if self.field_strength is not None and not 0 < self.field_strength <= 25:
             raise SettingsError(
                 'reconstruction.field_strength is in tesla, between 0 and 25; '
                 f'got {self.field_strength:g}.'
             )
         parse_b0_dir(self.b0_dir)
+
+    def _check_bipolar(self) -> None:
+        """Refuse a correction that the chosen echoes rule out."""
+        parities = {echo % 2 for echo in self.echoes}
+        if self.bipolar == 'on' and self.echoes and (len(self.echoes) < 3 or len(parities) < 2):
+            raise SettingsError(
+                "reconstruction.bipolar = 'on' needs three echoes or more, with odd and even ones "
+                f"among them; reconstruction.echoes has {list(self.echoes)}. Choose 'auto', "
+                "'off' or more echoes."
+            )
+
+    def _check_strategy(self) -> None:
+        """Refuse to look for strong sources in a field that still has its background."""
+        entry = STAGES['inversion'][self.inversion]
+        if self.strategy == 'superposed' and entry.takes == 'total_field':
+            raise SettingsError(
+                "reconstruction.strategy = 'superposed' works on the local field, and the "
+                f'inversion {self.inversion!r} takes the total field. Choose the strategy '
+                f"'single', or an inversion of the local field such as {_local_inversion()!r}."
+            )
+
+    def _take_methods(self, preset: Preset) -> None:
+        """Take the method of the preset for every stage that has none."""
+        for stage in STAGES:
+            if getattr(self, stage) is None:
+                object.__setattr__(self, stage, preset.method(stage))
+
+    def _take_params(self, preset: Preset) -> None:
+        """Lay the parameters over those of the preset, and leave out stages without any."""
+        params = {}
+        for stage in STAGES:
+            chosen = preset.method(stage) == getattr(self, stage)
+            base = preset.params.get(stage, {}) if chosen else {}
+            params[stage] = {**base, **self.params.get(stage, {})}
+        filled = {stage: own for stage, own in params.items() if own}
+        object.__setattr__(self, 'params', filled)
 
     @property
     def b0_vector(self) -> tuple[float, float, float] | None:
@@ -353,6 +421,51 @@ def read_toml(text: str) -> dict:
         raise SettingsError(f'this is not valid TOML: {error}.') from error
 
 
+def without_preset(content: dict) -> dict:
+    """Return a table of reconstruction settings without what its own preset gives.
+
+    Effective settings, as a run writes them, hold the methods and parameters of their preset. When
+    another preset or another method is laid over them, these must not pass for given ones.
+
+    Parameters
+    ----------
+    content : dict
+        The ``[reconstruction]`` table of a settings file, already checked.
+
+    Returns
+    -------
+    dict
+        The same table if it names no preset; else a smaller one for the same settings.
+
+    Examples
+    --------
+    >>> params = {'inversion': {'max_iter': 15}}
+    >>> without_preset({'preset': 'default', 'inversion': 'tv', 'params': params})
+    {'preset': 'default', 'params': {'inversion': {'max_iter': 15}}}
+    """
+    if 'preset' not in content:
+        return content
+    preset = PRESETS[content['preset']]
+    rest = {
+        name: value
+        for name, value in content.items()
+        if name not in STAGES or value != preset.method(name)
+    }
+    if 'params' in content:
+        rest['params'] = {
+            stage: own if stage in rest else _difference(own, preset.params.get(stage, {}))
+            for stage, own in content['params'].items()
+        }
+    return rest
+
+
+def _difference(own: dict, base: dict) -> dict:
+    """Return the entries of ``own`` that ``base`` does not have with the same value."""
+    return {
+        key: value for key, value in own.items() if key not in base or _frozen(value) != base[key]
+    }
+
+
 def parse_b0_dir(text: str) -> tuple[float, float, float] | None:
     """Return the unit vector that a direction of the main field stands for.
 
@@ -404,6 +517,12 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
     known = list(known)
     close = difflib.get_close_matches(str(name), known, n=1)
     return f' Did you mean {close[0]!r}?' if close else f' Known: {", ".join(known)}.'
+
+
+def _local_inversion() -> str:
+    """Return the first inversion that takes the local field."""
+    methods = STAGES['inversion'].values()
+    return next(method.name for method in methods if method.takes == 'local_field')
 
 
 def _known(name: str, known: list[str], where: str) -> None:

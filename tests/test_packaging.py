@@ -227,7 +227,9 @@ def test_every_citation_is_in_the_bibliography():
     for methods in STAGES.values():
         for method in methods.values():
             for key in method.citations:
-                assert entries[key]['doi']
+                entry = entries[key]
+                excused = entry['kind'] == 'inproceedings' or entry.get('note') == 'no DOI'
+                assert excused or entry['doi']
 
 
 # --- demo and tests from the top ---

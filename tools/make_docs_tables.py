@@ -7,12 +7,13 @@ Text between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` of a page is repl
 """
 
 import argparse
+import json
 import re
 import sys
 from pathlib import Path
 
 from qsmflow.algorithms import method_parameters
-from qsmflow.algorithms.catalog import STAGES
+from qsmflow.algorithms.catalog import PRESETS, STAGES
 from qsmflow.bids.catalog import FINDINGS, GROUPS, NOT_CHECKED, group_of
 from qsmflow.bids.derivatives import derivative_path, io_spec
 from qsmflow.cli.options import STAGE_OPTIONS, build_parser
@@ -27,16 +28,19 @@ TITLES = {
     'field': 'Total field',
     'background': 'Background removal',
     'inversion': 'Dipole inversion',
+    'strategy': 'Unreliable voxels and strong sources',
     'relaxometry': 'Relaxometry',
 }
 
 
 def bibliography() -> dict[str, dict[str, str]]:
-    """Return the fields of every entry of the bibliography, by key."""
+    """Return the fields of every entry of the bibliography, and its ``kind``, by key."""
     entries = {}
-    for kind, body in re.findall(r'@\w+\{(\w+),(.*?)\n\}', BIBLIOGRAPHY.read_text('utf-8'), re.S):
+    source = BIBLIOGRAPHY.read_text('utf-8')
+    for kind, key, body in re.findall(r'@(\w+)\{(\w+),(.*?)\n\}', source, re.S):
         fields = re.findall(r'(\w+) = \{(.*)\},?\n?', body + '\n')
-        entries[kind] = {name: re.sub(r"[{}]|\\'|\\\"", '', text) for name, text in fields}
+        entries[key] = {name: re.sub(r"[{}]|\\'|\\\"", '', text) for name, text in fields}
+        entries[key]['kind'] = kind
     return entries
 
 
@@ -75,6 +79,22 @@ def methods_table() -> str:
             parts.append('| ' + ' | '.join(cell.replace('|', r'\|') for cell in cells) + ' |')
         parts.append('')
     return '\n'.join(parts).rstrip()
+
+
+def presets_table() -> str:
+    rows = []
+    for preset in PRESETS.values():
+        cells = [f'`--{STAGE_OPTIONS[stage]} {name}`' for stage, name in preset.methods.items()]
+        for stage, params in preset.params.items():
+            pairs = ' '.join(f'{name}={json.dumps(value)}' for name, value in params.items())
+            cells.append(f'`--{STAGE_OPTIONS[stage]}-param {pairs}`')
+        rows.append(f'| `{preset.name}` | {", ".join(cells) or "–"} |')
+    return '\n'.join(['| preset | stands for |', '|---|---|', *rows])
+
+
+def preset_names() -> str:
+    rows = [f'| `{preset.name}` | {preset.summary} |' for preset in PRESETS.values()]
+    return '\n'.join(['| preset | what it is |', '|---|---|', *rows])
 
 
 def options_table() -> str:
@@ -148,6 +168,8 @@ TABLES = {
     'maps': ('outputs.md', maps_table),
     'columns': ('outputs.md', columns_table),
     'methods': ('methods.md', methods_table),
+    'presets': ('methods.md', presets_table),
+    'preset names': ('usage.md', preset_names),
     'options': ('usage.md', options_table),
     'exit codes': ('usage.md', exit_codes),
 }

@@ -16,8 +16,8 @@ def get_method(stage: str, name: str) -> Callable:
     Parameters
     ----------
     stage : str
-        A key of ``STAGES``: ``'unwrapping'``, ``'field'``, ``'background'``, ``'inversion'`` or
-        ``'relaxometry'``.
+        A key of ``STAGES``: ``'unwrapping'``, ``'field'``, ``'background'``, ``'inversion'``,
+        ``'strategy'`` or ``'relaxometry'``.
     name : str
         A method of that stage.
 
@@ -56,6 +56,7 @@ def method_parameters(stage: str, name: str) -> dict[str, object]:
     import inspect
 
     reserved = {'b0_dir', 'weights', 'te', 'f0', 'return_history', *EXTRAS}
+    reserved |= {'options', 'reliable'}  # of strategies: the method's own, and data
     parameters = inspect.signature(get_method(stage, name)).parameters.values()
     return {
         p.name: p.default

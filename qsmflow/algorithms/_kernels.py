@@ -29,7 +29,25 @@ def fill_dipole(kernel, kx, ox, ky, oy, kz, oz, b):
                 kernel[i, j, k] = 1.0 / 3.0 - along2 / k2
 
 
-@njit(cache=True, parallel=True, fastmath=True)
+@njit(cache=True, parallel=True)
+def multiply(a, b, out):
+    nx, ny, nz = out.shape
+    for i in prange(nx):
+        for j in range(ny):
+            for k in range(nz):
+                out[i, j, k] = a[i, j, k] * b[i, j, k]
+
+
+@njit(cache=True, parallel=True)
+def filter_spectrum(spectrum, multiplier):
+    nx, ny, nz = spectrum.shape
+    for i in prange(nx):
+        for j in range(ny):
+            for k in range(nz):
+                spectrum[i, j, k] *= multiplier[i, j, k]
+
+
+@njit(cache=True, parallel=True)
 def gradient(x, sx, sy, sz, out):
     nx, ny, nz = x.shape
     for i in prange(nx):
@@ -44,7 +62,7 @@ def gradient(x, sx, sy, sz, out):
                 out[2, i, j, k] = (x[i, j, k1] - here) * sz
 
 
-@njit(cache=True, parallel=True, fastmath=True)
+@njit(cache=True, parallel=True)
 def divergence(v, sx, sy, sz, out):
     nx, ny, nz = out.shape
     for i in prange(nx):
@@ -80,7 +98,7 @@ def laplacian(x, sx, sy, sz, out):
                 )
 
 
-@njit(cache=True, fastmath=True, inline='always')
+@njit(cache=True, inline='always')
 def _project(x, penalty, level, sx, sy, sz, dual, i, j, k, i1, j1, k1):
     here = x[i, j, k]
     v0 = (x[i1, j, k] - here) * sx + dual[0, i, j, k]
@@ -93,7 +111,7 @@ def _project(x, penalty, level, sx, sy, sz, dual, i, j, k, i1, j1, k1):
     dual[2, i, j, k] = v2 * scale
 
 
-@njit(cache=True, parallel=True, fastmath=True)
+@njit(cache=True, parallel=True)
 def project_dual(x, penalty, level, sx, sy, sz, dual):
     nx, ny, nz = x.shape
     for i in prange(nx):
@@ -105,7 +123,7 @@ def project_dual(x, penalty, level, sx, sy, sz, dual):
             _project(x, penalty, level, sx, sy, sz, dual, i, j, nz - 1, i1, j1, 0)
 
 
-@njit(cache=True, parallel=True, fastmath=True)
+@njit(cache=True, parallel=True)
 def dual_source(u, sx, sy, sz, divergence, source):
     nx, ny, nz = source.shape
     for i in prange(nx):
@@ -123,7 +141,7 @@ def dual_source(u, sx, sy, sz, divergence, source):
                 divergence[i, j, k] = new
 
 
-@njit(cache=True, parallel=True, fastmath=True)
+@njit(cache=True, parallel=True)
 def data_step(model, dual, field, weight2, mu):
     # On return `model` holds the split variable less its dual, what the next update fits.
     nx, ny, nz = model.shape
@@ -137,7 +155,7 @@ def data_step(model, dual, field, weight2, mu):
                 model[i, j, k] = total - np.float32(2) * new
 
 
-@njit(cache=True, parallel=True, fastmath=True)
+@njit(cache=True, parallel=True)
 def harmonic_step(laplacian, dual, inside, shrink):
     nx, ny, nz = laplacian.shape
     for i in prange(nx):
@@ -149,7 +167,7 @@ def harmonic_step(laplacian, dual, inside, shrink):
                 laplacian[i, j, k] = total - np.float32(2) * new
 
 
-@njit(cache=True, parallel=True, fastmath=True)
+@njit(cache=True, parallel=True)
 def chi_step(source, data, chi, kernel, ex, ey, ez, mu, rho):
     # On return `source` and `data` hold the spectra of chi and of its field.
     nx, ny, nz = chi.shape
@@ -173,35 +191,7 @@ def chi_step(source, data, chi, kernel, ex, ey, ez, mu, rho):
     return change / energy
 
 
-@njit(cache=True, parallel=True, fastmath=True)
-def joint_step(source, data, bend, chi, harmonic, kernel, ex, ey, ez, mu, rho, muh):
-    # On return the first three hold the spectra of chi, of the model field and of lap(h).
-    nx, ny, nz = chi.shape
-    change = 0.0
-    energy = 1e-30
-    for i in prange(nx):
-        for j in range(ny):
-            for k in range(nz):
-                d = kernel[i, j, k]
-                lap = ex[i] + ey[j] + ez[k]
-                right = mu * d * (data[i, j, k] - harmonic[i, j, k])
-                right += rho * (lap * chi[i, j, k] + source[i, j, k])
-                left = mu * d * d + rho * lap
-                new = right / left if left > 0 else np.complex64(0)
-                h = mu * (data[i, j, k] - d * new) - muh * lap * bend[i, j, k]
-                h = h / (mu + muh * lap * lap)
-                step = new - chi[i, j, k]
-                change += step.real * step.real + step.imag * step.imag
-                energy += new.real * new.real + new.imag * new.imag
-                chi[i, j, k] = new
-                harmonic[i, j, k] = h
-                source[i, j, k] = new
-                data[i, j, k] = d * new + h
-                bend[i, j, k] = -lap * h
-    return change / energy
-
-
-@njit(cache=True, parallel=True, fastmath=True)
+@njit(cache=True, parallel=True)
 def fill_spectrum(spectrum, source, target, known, ex, ey, ez, rho):
     nx, ny, nz = spectrum.shape
     change = 0.0
@@ -221,7 +211,7 @@ def fill_spectrum(spectrum, source, target, known, ex, ey, ez, rho):
     return change / energy
 
 
-@njit(cache=True, parallel=True, fastmath=True)
+@njit(cache=True, parallel=True)
 def reweight(x, sx, sy, sz, inverse_step, penalty):
     nx, ny, nz = x.shape
     for i in prange(nx):

@@ -6,53 +6,59 @@ to the last voxel of the mask. Wide Gaussians run on a coarser grid: the values 
 cells, smoothed there and interpolated back, which costs little time and no full-size temporaries.
 """
 
-import numba
 import numpy as np
+from numba import njit, prange
 from scipy import ndimage
 
-
-@numba.njit(cache=True)
-def _sum_into_cells(values, weights, coords, steps, sums):
-    for v in range(values.shape[0]):
-        weight = weights[v]
-        i = coords[v, 0] // steps[0]
-        j = coords[v, 1] // steps[1]
-        k = coords[v, 2] // steps[2]
-        for c in range(values.shape[1]):
-            sums[c, i, j, k] += weight * values[v, c]
-        sums[values.shape[1], i, j, k] += weight
+from qsmflow.algorithms import operators as ops
 
 
-@numba.njit(cache=True)
-def _sample_cells(sums, coords, steps, out):
-    shape = sums.shape[1:]
+@njit(cache=True, parallel=True)
+def _sum_into_cells(values, weights, coords, origin, starts, steps, sums):
+    # Each layer of cells has a run of voxels of its own: no two threads add to one cell.
+    n_values = values.shape[0]
+    for i in prange(starts.size - 1):
+        for v in range(starts[i], starts[i + 1]):
+            weight = weights[v]
+            if weight <= 0:
+                continue
+            j = (coords[v, 1] - origin[1]) // steps[1]
+            k = (coords[v, 2] - origin[2]) // steps[2]
+            for c in range(n_values):
+                sums[c, i, j, k] += weight * values[c, v]
+            sums[n_values, i, j, k] += weight
+
+
+@njit(cache=True, inline='always')
+def _between(index, step, n):
+    # Cell i covers voxels i * step ... (i + 1) * step - 1; its centre is their mean.
+    position = (index + 0.5) / step - 0.5
+    position = min(max(position, 0.0), n - 1.0)
+    lower = int(position)
+    return lower, min(lower + 1, n - 1), np.float32(position - lower)
+
+
+@njit(cache=True, parallel=True)
+def _sample_cells(sums, coords, origin, steps, out):
+    nx, ny, nz = sums.shape[1:]
     n_values = sums.shape[0] - 1
-    corner = np.zeros(3, np.int64)
-    upper = np.zeros(3, np.int64)
-    frac = np.zeros(3)
-    for v in range(coords.shape[0]):
-        for a in range(3):
-            # Cell i covers voxels i * step ... (i + 1) * step - 1; its centre is their mean.
-            position = (coords[v, a] + 0.5) / steps[a] - 0.5
-            position = min(max(position, 0.0), shape[a] - 1.0)
-            corner[a] = int(position)
-            upper[a] = min(corner[a] + 1, shape[a] - 1)
-            frac[a] = position - corner[a]
-        total = 0.0
+    one = np.float32(1)
+    for v in prange(coords.shape[0]):
+        i0, i1, x = _between(coords[v, 0] - origin[0], steps[0], nx)
+        j0, j1, y = _between(coords[v, 1] - origin[1], steps[1], ny)
+        k0, k1, z = _between(coords[v, 2] - origin[2], steps[2], nz)
+        total = np.float32(0)
         for c in range(n_values, -1, -1):
-            value = 0.0
-            for bits in range(8):
-                i = upper[0] if bits & 1 else corner[0]
-                j = upper[1] if bits & 2 else corner[1]
-                k = upper[2] if bits & 4 else corner[2]
-                share = frac[0] if bits & 1 else 1 - frac[0]
-                share *= frac[1] if bits & 2 else 1 - frac[1]
-                share *= frac[2] if bits & 4 else 1 - frac[2]
-                value += share * sums[c, i, j, k]
+            near = (one - z) * sums[c, i0, j0, k0] + z * sums[c, i0, j0, k1]
+            far = (one - z) * sums[c, i0, j1, k0] + z * sums[c, i0, j1, k1]
+            low = (one - y) * near + y * far
+            near = (one - z) * sums[c, i1, j0, k0] + z * sums[c, i1, j0, k1]
+            far = (one - z) * sums[c, i1, j1, k0] + z * sums[c, i1, j1, k1]
+            value = (one - x) * low + x * ((one - y) * near + y * far)
             if c == n_values:
                 total = value
             else:
-                out[v, c] = value / total if total > 0 else 0.0
+                out[c, v] = value / total if total > 0 else np.float32(0)
 
 
 class MaskedSmoother:
@@ -60,8 +66,8 @@ class MaskedSmoother:
 
     Parameters
     ----------
-    coords : ndarray of int, shape (N, 3)
-        Array indices of the voxels of the mask, as of ``numpy.argwhere``.
+    voxels : Voxels
+        The mask.
     voxel_size : tuple of float
         Voxel edge lengths, in mm, in array-axis order.
     sigma : float
@@ -69,38 +75,43 @@ class MaskedSmoother:
         this, it is one voxel.
     """
 
-    def __init__(self, coords, voxel_size, sigma):
-        self._origin = coords.min(axis=0) if len(coords) else np.zeros(3, coords.dtype)
-        self._coords = (coords - self._origin).astype(np.int32)
+    def __init__(self, voxels, voxel_size, sigma):
+        self._coords = voxels.coords
+        low, high = voxels.corners
+        self._origin = low
         sigma_voxels = np.maximum(sigma / np.asarray(voxel_size, np.float64), 1.0)
         # Two cells per sigma keep the interpolation error far below the noise.
         self._steps = np.maximum(np.floor(sigma_voxels / 2), 1).astype(np.int32)
         self._sigma_cells = sigma_voxels / self._steps
-        extent = self._coords.max(axis=0) + 1 if len(coords) else np.ones(3, np.int32)
-        self._shape = tuple(int(n) for n in -(-extent // self._steps))
+        self._shape = tuple(int(n) for n in -(-(high - low) // self._steps))
+        self._starts = voxels.layers(int(self._steps[0]), int(low[0]))
 
-    def __call__(self, values, weights):
+    def __call__(self, values, weights, at=None):
         """Return the weighted mean of ``values`` around each voxel.
 
         Parameters
         ----------
-        values : ndarray of float, shape (N,) or (N, C)
+        values : ndarray of float, shape (N,) or (C, N)
             Values, any unit. Must be finite where ``weights`` is not zero.
         weights : ndarray of float, shape (N,)
             Weights, not negative.
+        at : ndarray of int, shape (M,), optional
+            Voxels of the list at which the mean is wanted; all by default.
 
         Returns
         -------
-        ndarray of float32, shape of ``values``
+        ndarray of float32, shape (M,) or (C, M)
             Smoothed values; 0 where all weights around are 0.
         """
-        table = np.asarray(values, np.float32)
-        table = table[:, None] if table.ndim == 1 else table
-        sums = np.zeros((table.shape[1] + 1, *self._shape), np.float64)
-        table = np.where(weights[:, None] > 0, table, np.float32(0))
-        _sum_into_cells(table, np.asarray(weights, np.float32), self._coords, self._steps, sums)
+        table = np.ascontiguousarray(np.atleast_2d(values), np.float32)
+        weights = np.ascontiguousarray(weights, np.float32)
+        sums = np.zeros((table.shape[0] + 1, *self._shape))
+        ops.use_threads()
+        grid = self._coords, self._origin
+        _sum_into_cells(table, weights, *grid, self._starts, self._steps, sums)
         for cells in sums:
             ndimage.gaussian_filter(cells, self._sigma_cells, mode='constant', output=cells)
-        out = np.empty(table.shape, np.float32)
-        _sample_cells(sums, self._coords, self._steps, out)
-        return out.reshape(np.shape(values))
+        coords = self._coords if at is None else self._coords[at]
+        out = np.empty((table.shape[0], len(coords)), np.float32)
+        _sample_cells(sums.astype(np.float32), coords, self._origin, self._steps, out)
+        return out if np.ndim(values) == 2 else out[0]

@@ -176,8 +176,7 @@ def erode(mask, radius_mm: float, voxel_size) -> np.ndarray:
     inner = mask[box]
     eroded = mask.copy()
     if not inner.all():
-        distance = ndimage.distance_transform_edt(inner, sampling=voxel_size)
-        eroded[box] = distance > radius_mm + 1e-6
+        eroded[box] = _farther(inner, radius_mm + 1e-6, voxel_size)
     return eroded
 
 
@@ -209,8 +208,7 @@ def dilate(mask, radius_mm: float, voxel_size) -> np.ndarray:
     box = _bounding_box(mask, margin)
     grown = mask.copy()
     if box is not None and radius_mm > 0:
-        distance = ndimage.distance_transform_edt(~mask[box], sampling=voxel_size)
-        grown[box] = distance <= radius_mm + 1e-6
+        grown[box] = ~_farther(~mask[box], radius_mm + 1e-6, voxel_size)
     return grown
 
 
@@ -277,22 +275,28 @@ def refine_brain_mask(
     mask = np.asarray(mask, bool)
     if not mask.any():
         return mask.copy(), 0.0
-    # One voxel of air around makes "connected to the outside" hold at the edge of the volume too.
-    around = tuple(slice(1, -1) for _ in range(3))
-    whole = np.pad(mask, 1)
-    bad = np.zeros(whole.shape, bool)
-    bad[around] = _unreliable(
+    bad = _unreliable(
         mask, magnitude, quality, residual, magnitude_fraction, quality_fraction, residual_limit
     )
-    depth = ndimage.distance_transform_edt(whole, sampling=voxel_size)
-    removable = (bad & (depth <= max_depth)) | ~whole
-    # The opening cuts paths one voxel wide: surface veins would lead the removal into the brain.
-    compact = ndimage.binary_opening(removable, FACES) | ~whole
-    outside = ndimage.binary_propagation(~whole, structure=FACES, mask=compact)
-    kept = fill_holes(largest_component(_without_spurs(whole & ~outside)))[around]
+    # The air that the opening below looks at, but no more: distances take much memory.
+    box = _bounding_box(mask, (3, 3, 3))
+    kept = np.zeros_like(mask)
+    kept[box] = _without_bad_rim(mask[box], bad[box], voxel_size, max_depth)
     if not kept.any():
         return mask.copy(), 0.0
     return kept, float(np.count_nonzero(mask & ~kept) / np.count_nonzero(mask))
+
+
+def _without_bad_rim(mask, bad, voxel_size, max_depth):
+    """Take off the bad voxels that hang together with the outside."""
+    # One voxel of air around makes "connected to the outside" hold at the edge of the volume too.
+    whole, bad = np.pad(mask, 1), np.pad(bad, 1)
+    removable = bad & ~_farther(whole, max_depth, voxel_size) | ~whole
+    # The opening cuts paths one voxel wide: surface veins would lead the removal into the brain.
+    compact = ndimage.binary_opening(removable, FACES) | ~whole
+    outside = ndimage.binary_propagation(~whole, structure=FACES, mask=compact)
+    kept = fill_holes(largest_component(_without_spurs(whole & ~outside)))
+    return kept[(slice(1, -1),) * 3]
 
 
 def _unreliable(
@@ -308,6 +312,21 @@ def _unreliable(
     if residual is not None:
         bad |= ~(np.asarray(residual) <= residual_limit)
     return bad & mask
+
+
+def _farther(mask, distance, voxel_size):
+    """Return where the nearest background, of which there is some, is beyond a distance in mm."""
+    # The distances that scipy returns take four times the memory of the indices they come from.
+    nearest = ndimage.distance_transform_edt(
+        mask, sampling=voxel_size, return_distances=False, return_indices=True
+    )
+    far = np.empty(mask.shape, bool)
+    planes = np.ogrid[tuple(slice(n) for n in mask.shape[1:])]
+    for i in range(mask.shape[0]):
+        steps = [nearest[axis, i] - here for axis, here in enumerate((i, *planes))]
+        squares = [(step * size) ** 2 for step, size in zip(steps, voxel_size, strict=True)]
+        far[i] = np.sqrt(sum(squares)) > distance
+    return far
 
 
 def _without_spurs(mask):

@@ -1,4 +1,4 @@
-"""Phase before unwrapping: scaling to radians, vendor signs, slice chopping, phase offset."""
+"""Phase before unwrapping: scaling to radians, vendor signs and slice chopping."""
 
 import math
 from dataclasses import dataclass
@@ -6,9 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from ._smoothing import MaskedSmoother
 from .operators import forward_field
-from .unwrap import check_echoes, romeo
 
 _TURN = 2 * math.pi
 # Slack of floating-point ranges in rad, as rounding and header scaling leave it.
@@ -327,106 +325,6 @@ def remove_slice_chop(phase, axis=2):
     odd = tuple(slice(1, None, 2) if a == axis else slice(None) for a in range(out.ndim))
     out[odd] = wrap(out[odd] + np.float32(math.pi))
     return out
-
-
-def remove_phase_offset(phase, magnitude, mask, voxel_size, *, te, sigma=10.0):
-    r"""Remove the phase that is there at echo time zero (MCPC-3D-S).
-
-    The phase difference of the first two echoes, unwrapped in space, tells what the first echo
-    gained since excitation; the rest is the offset,
-    :math:`\varphi_1 - (\varphi_2 - \varphi_1)\,TE_1/(TE_2 - TE_1)` [1]_. It is smoothed as a
-    complex number, normalised by the smoothed weight, so that it stays right up to the edge of
-    the mask. A second pass over the remainder, with half the width, takes out what the first
-    one loses where the offset is steep.
-
-    Parameters
-    ----------
-    phase : ndarray of float, shape (X, Y, Z, E)
-        Wrapped phase, in rad.
-    magnitude : ndarray of float, shape (X, Y, Z, E), or None
-        Magnitude, in arbitrary units.
-    mask : ndarray of bool, shape (X, Y, Z)
-        Region of interest.
-    voxel_size : tuple of float
-        Voxel edge lengths, in mm, in array-axis order.
-    te : sequence of float, shape (E,)
-        Echo times, in s, increasing.
-    sigma : float, optional
-        Standard deviation of the Gaussian, in mm.
-
-    Returns
-    -------
-    phase_corrected : ndarray of float32, shape (X, Y, Z, E)
-        Wrapped phase without the offset, in rad; 0 outside ``mask``. NaN stays NaN.
-    phase_offset : ndarray of float32, shape (X, Y, Z)
-        Offset, in [-pi, pi), in rad; 0 outside ``mask``. With one echo it cannot be known and is
-        0 everywhere.
-
-    Raises
-    ------
-    ValueError
-        If shapes or echo times are not consistent, or ``sigma`` is not positive.
-
-    Notes
-    -----
-    Assumes that all echoes are read out in the same direction. With bipolar readout the offsets
-    of odd and even echoes differ, and two echoes cannot tell them apart.
-
-    References
-    ----------
-    .. [1] Eckstein K, et al. Magn Reson Med 2018;79:2996-3006. doi:10.1002/mrm.26963
-
-    Examples
-    --------
-    >>> te, region = (0.004, 0.008), np.ones((8, 8, 8), bool)
-    >>> phase = np.stack([np.full((8, 8, 8), 1.0 + 100 * t) for t in te], axis=-1)
-    >>> corrected, offset = remove_phase_offset(phase, None, region, (1, 1, 1), te=te)
-    >>> round(float(offset.mean()), 3)
-    1.0
-    """
-    te = check_echoes(phase, magnitude, mask, te)
-    if not sigma > 0:
-        raise ValueError(f'sigma must be positive, in mm; got {sigma!r}.')
-    region = np.asarray(mask, bool)
-    offset = np.zeros(region.shape, np.float32)
-    if te.size > 1 and region.any():
-        offset[region] = _estimate_offset(phase, magnitude, region, voxel_size, te, sigma)
-    corrected = np.zeros(phase.shape, np.float32)
-    for j in range(te.size):
-        corrected[region, j] = wrap(phase[region, j].astype(np.float32) - offset[region])
-    return corrected, offset
-
-
-def _estimate_offset(phase, magnitude, region, voxel_size, te, sigma):
-    """Return the smoothed offset, in rad, at the voxels of the mask."""
-    # Differences to the first echo hold no offset. The third echo guides the unwrapping and, with
-    # uneven spacing, settles the multiple of 2 pi of the whole.
-    used = slice(1, min(te.size, 3))
-    first = phase[..., :1]
-    difference = wrap(np.asarray(phase[..., used] - first, np.float32))
-    strength = (
-        None if magnitude is None else np.sqrt(np.abs(magnitude[..., used] * magnitude[..., :1]))
-    )
-    evolution = romeo(difference, strength, region, voxel_size, te=te[used] - te[0])[region, 0]
-    evolution *= np.float32(te[0] / (te[1] - te[0]))
-    raw = np.exp(1j * (first[region, 0] - evolution).astype(np.float32)).astype(np.complex64)
-    known = np.isfinite(raw) & np.isfinite(difference[region]).all(axis=-1)
-    weights = np.ones(raw.shape, np.float32)
-    if strength is not None:
-        # The variance of the raw offset goes with the inverse square of the magnitude.
-        weights = np.nan_to_num(strength[region, 0], nan=0, posinf=0).astype(np.float32)
-        weights = np.minimum(weights, np.percentile(weights, 95)) ** 2
-    weights *= known
-    raw[~known] = 0
-    coords = np.argwhere(region)
-    offset = np.zeros(raw.shape, np.float32)
-    for width in (sigma, sigma / 2):
-        rest = raw * np.exp(-1j * offset)
-        smooth = MaskedSmoother(coords, voxel_size, width)(
-            np.stack([rest.real, rest.imag], axis=-1), weights
-        )
-        offset = wrap(offset + np.arctan2(smooth[:, 1], smooth[:, 0]))
-    return offset
 
 
 def field_sign_evidence(total_field, magnitude_first_echo, mask, voxel_size, *, b0_dir):

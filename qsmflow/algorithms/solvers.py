@@ -32,7 +32,7 @@ def dot(a, b):
     return float(_dot(a.ravel(), b.ravel()))
 
 
-@njit(cache=True, parallel=True, fastmath=True)
+@njit(cache=True, parallel=True)
 def _dot(a, b):
     total = 0.0
     for i in prange(a.size):
@@ -54,7 +54,7 @@ def add_scaled(target, factor, other):
     _add_scaled(target.reshape(-1), np.float32(factor), other.reshape(-1))
 
 
-@njit(cache=True, parallel=True, fastmath=True)
+@njit(cache=True, parallel=True)
 def _add_scaled(target, factor, other):
     for i in prange(target.size):
         target[i] += factor * other[i]
@@ -66,13 +66,13 @@ def _scale_add(target, factor, other):
     _scale_add_kernel(target.reshape(-1), np.float32(factor), other.reshape(-1))
 
 
-@njit(cache=True, parallel=True, fastmath=True)
+@njit(cache=True, parallel=True)
 def _scale_add_kernel(target, factor, other):
     for i in prange(target.size):
         target[i] = other[i] + factor * target[i]
 
 
-def conjugate_gradient(apply, rhs, *, max_iter=50, tol=1e-3):
+def conjugate_gradient(apply, rhs, *, precondition=None, max_iter=50, tol=1e-3):
     r"""Solve :math:`A x = b` for a symmetric positive semidefinite operator, from zero.
 
     Parameters
@@ -81,10 +81,14 @@ def conjugate_gradient(apply, rhs, *, max_iter=50, tol=1e-3):
         ``apply(x) -> A x`` for a float32 volume; must return a new or reusable array.
     rhs : ndarray of float32
         Right-hand side :math:`b`; must lie in the range of :math:`A`.
+    precondition : callable, optional
+        ``precondition(r) -> P r``, symmetric and positive, near the inverse of :math:`A`; must
+        return a new or reusable array.
     max_iter : int, optional
         Largest number of iterations.
     tol : float, optional
-        Stop when the norm of the residual is below ``tol`` times that of ``rhs``.
+        Stop when the norm of the residual is below ``tol`` times that of ``rhs``. With a
+        preconditioner the norm is :math:`\sqrt{r^T P r}`.
 
     Returns
     -------
@@ -106,8 +110,9 @@ def conjugate_gradient(apply, rhs, *, max_iter=50, tol=1e-3):
     """
     x = np.zeros_like(rhs)
     residual = rhs.copy()
-    direction = residual.copy()
-    start = rho = dot(residual, residual)
+    shaped = residual if precondition is None else precondition(residual)
+    direction = shaped.copy()
+    start = rho = dot(residual, shaped)
     history = []
     while rho > 0 and len(history) < max_iter:
         image = apply(direction)
@@ -116,25 +121,29 @@ def conjugate_gradient(apply, rhs, *, max_iter=50, tol=1e-3):
             break
         add_scaled(x, rho / curvature, direction)
         add_scaled(residual, -rho / curvature, image)
-        previous, rho = rho, dot(residual, residual)
-        history.append((rho / start) ** 0.5)
+        shaped = residual if precondition is None else precondition(residual)
+        previous, rho = rho, dot(residual, shaped)
+        history.append((max(rho, 0.0) / start) ** 0.5)
         if history[-1] < tol:
             break
-        _scale_add(direction, rho / previous, residual)
+        _scale_add(direction, rho / previous, shaped)
     return x, history
 
 
-def cgls(forward, adjoint, data, *, max_iter=50, tol=1e-3):
-    r"""Solve :math:`\min_x \|A x - b\|^2` by conjugate gradients for least squares, from zero.
+def cgls(forward, adjoint, data, *, start=None, max_iter=50, tol=1e-3):
+    r"""Solve :math:`\min_x \|A x - b\|^2` by conjugate gradients for least squares.
 
     The number of iterations regularises: components that :math:`A` passes well come first.
 
     Parameters
     ----------
     forward, adjoint : callable
-        ``forward(x) -> A x`` and ``adjoint(r) -> A^T r``; neither may change its argument.
+        ``forward(x) -> A x`` and ``adjoint(r) -> A^T r``; neither may change its argument, and
+        each must return a new array.
     data : ndarray of float32
-        Data :math:`b`.
+        Data :math:`b`. Its content is lost: the residual takes its place.
+    start : ndarray of float32, optional
+        Where to begin; zero by default. Its content is lost.
     max_iter : int, optional
         Largest number of iterations.
     tol : float, optional
@@ -158,11 +167,12 @@ def cgls(forward, adjoint, data, *, max_iter=50, tol=1e-3):
     >>> x.tolist()
     [2.0, 2.0, 2.0]
     """
-    residual = data.copy()
-    gradient = adjoint(residual)
-    direction = gradient.copy()
-    x = np.zeros_like(gradient)
-    start = gamma = dot(gradient, gradient)
+    residual = data
+    if start is not None:
+        residual -= forward(start)
+    direction = adjoint(residual)
+    x = np.zeros_like(direction) if start is None else start
+    gamma = first = dot(direction, direction)
     history = []
     while gamma > 0 and len(history) < max_iter:
         image = forward(direction)
@@ -171,10 +181,12 @@ def cgls(forward, adjoint, data, *, max_iter=50, tol=1e-3):
             break
         add_scaled(x, gamma / curvature, direction)
         add_scaled(residual, -gamma / curvature, image)
+        del image  # room for the volumes of the adjoint
         gradient = adjoint(residual)
         previous, gamma = gamma, dot(gradient, gradient)
-        history.append((gamma / start) ** 0.5)
+        history.append((gamma / first) ** 0.5)
         if history[-1] < tol:
             break
         _scale_add(direction, gamma / previous, gradient)
+        del gradient
     return x, history

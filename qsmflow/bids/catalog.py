@@ -195,6 +195,17 @@ FINDINGS: dict[str, FindingKind] = {
     'SLTHK': _kind('an edge of 2 mm or more', 'W', 'lowers values of small structures'),
     'ISO': _kind('anisotropic voxels', 'WI', 'WARN above 2:1, INFO above 1.5:1'),
     'PF': _kind('partial Fourier sampling', 'W', 'blurs the phase where the field changes fast'),
+    'ORIN': _kind(
+        'orientations for COSMOS',
+        'WI',
+        'with --cosmos; WARN if there are fewer than three: no COSMOS map is made',
+    ),
+    'ORICOND': _kind(
+        'orientations too much alike', 'W', 'the COSMOS map is made, with noise and streaks'
+    ),
+    'ORIREG': _kind(
+        'an orientation may not be aligned', 'W', 'the COSMOS map is made; look at it'
+    ),
     'FIELD': _kind('unusual field strength', 'I', 'no reference values; 1.5, 3 and 7 T are usual'),
 }
 
@@ -206,7 +217,10 @@ NOT_CHECKED: dict[str, tuple[str, str]] = {
     'A19': ('phase of 8 bits or less', 'shows as steps in the phase figure'),
     'A20': ('fringe lines with open ends', 'check the phase and total field figures'),
     'A26': ('border filled with zeros', 'check that the brain mask leaves it out'),
-    'B41': ('bipolar readout', 'odd and even echoes are treated alike'),
+    'B41': (
+        'bipolar readout',
+        'the phase itself is tested with three echoes or more; with two, nothing is corrected',
+    ),
     'B49': ('one acquisition exported twice (ND and NORM)', 'each is processed'),
     'B52': ('two sidecars of one level that apply', 'merged as pybids does'),
     'C60': ('clipped magnitude', 'check the magnitude figure'),

@@ -122,9 +122,10 @@ class SafeMultiProcPlugin(MultiProcPlugin):
 
 
 def _start_worker(folder: str, log_level: int) -> None:
-    """Set up a worker process: its folder, and nipype's loggers, which it does not inherit."""
+    """Set up a worker process: its folder, and the loggers, which it does not inherit."""
     os.chdir(folder)
     quiet_nipype(log_level)
+    show_messages()
     # Ctrl-C reaches the whole process group; the main process alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
@@ -134,6 +135,15 @@ def _leave_with_parent() -> None:
     """End this worker when the main process is gone, which it would not notice otherwise."""
     multiprocessing.parent_process().join()
     os._exit(1)
+
+
+def show_messages() -> None:
+    """Send the messages of what runs in this worker where those of the main process go."""
+    logger = logging.getLogger('qsmflow')
+    logger.setLevel(logging.INFO)
+    # nipype gives the root logger a handler, which would print everything twice.
+    logger.propagate = False
+    logger.addHandler(progress.message_handler())
 
 
 def quiet_nipype(level: int) -> None:

@@ -9,10 +9,11 @@ import argparse
 import sys
 
 from qsmflow import __version__
-from qsmflow.algorithms.catalog import STAGES
+from qsmflow.algorithms.catalog import PRESETS, STAGES
 from qsmflow.cli import values
 from qsmflow.settings import (
     ANALYSIS_LEVELS,
+    BIPOLAR_MODES,
     MASK_METHODS,
     OUTPUT_LEVELS,
     OUTPUT_SPACES,
@@ -28,6 +29,7 @@ STAGE_OPTIONS = {
     'field': 'field-fit',
     'background': 'bgfr',
     'inversion': 'inversion',
+    'strategy': 'strategy',
     'relaxometry': 'relaxometry',
 }
 _STAGE_HELP = {
@@ -35,6 +37,7 @@ _STAGE_HELP = {
     'field': 'fit of the total field to all echoes',
     'background': 'background field removal',
     'inversion': 'dipole inversion',
+    'strategy': 'how the inversion deals with unreliable voxels and strong sources',
     'relaxometry': 'R2* fit',
 }
 POSITIONALS_FIRST = 'BIDS_DIR, OUTPUT_DIR and {participant,group} come before all options'
@@ -214,6 +217,14 @@ def _add_pipeline(parser) -> None:
     )
     _option(
         group,
+        '--bipolar',
+        dest='reconstruction.bipolar',
+        choices=BIPOLAR_MODES,
+        help='phase by which odd and even echoes of a bipolar readout differ: auto removes it if '
+        'three echoes or more show it, on always, off never (auto)',
+    )
+    _option(
+        group,
         '--echoes',
         dest='reconstruction.echoes',
         metavar='LIST',
@@ -266,7 +277,16 @@ def _add_pipeline(parser) -> None:
 def _add_methods(parser) -> None:
     group = parser.add_argument_group(
         'methods',
-        'The first of each list is the default. Parameters and references: docs/methods.md.',
+        'A preset chooses methods and parameters; those that are given win over it. The first\n'
+        'method of each list is the default. Parameters and references: docs/methods.md.',
+    )
+    presets = '; '.join(f'{preset.name}: {preset.summary}' for preset in PRESETS.values())
+    _option(
+        group,
+        '--preset',
+        dest='reconstruction.preset',
+        choices=tuple(PRESETS),
+        help=f'methods and parameters by one name (default). {presets}',
     )
     for stage, option in STAGE_OPTIONS.items():
         _option(
@@ -274,7 +294,8 @@ def _add_methods(parser) -> None:
             f'--{option}',
             dest=f'reconstruction.{stage}',
             choices=tuple(STAGES[stage]),
-            help=f'{_STAGE_HELP[stage]} ({next(iter(STAGES[stage]))})',
+            metavar='METHOD',
+            help=f'{_STAGE_HELP[stage]}: {", ".join(STAGES[stage])}',
         )
         _option(
             group,
@@ -286,6 +307,21 @@ def _add_methods(parser) -> None:
             type=values.parameter,
             help=f'parameters of the --{option} method',
         )
+    _option(
+        group,
+        '--no-unwrapping-fallback',
+        dest='reconstruction.unwrapping_fallback',
+        action='store_false',
+        help='do not try other methods where the field fit shows that the unwrapping failed',
+    )
+    _option(
+        group,
+        '--cosmos',
+        dest='reconstruction.cosmos',
+        action='store_true',
+        help='combine series of one session that show the head in three or more orientations '
+        '(different run, or acq) in one more map, by COSMOS',
+    )
 
 
 def _add_outputs(parser) -> None:

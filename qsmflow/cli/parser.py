@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from qsmflow.cli.options import STAGE_OPTIONS, build_parser
-from qsmflow.settings import Settings, SettingsError, nearest, read_toml
+from qsmflow.settings import Settings, SettingsError, nearest, read_toml, without_preset
 
 #: Dashes that word processors make of ``-``.
 _TYPOGRAPHIC_DASHES = '‐‑‒–—―−'
@@ -36,7 +36,8 @@ def parse_args(argv: list[str] | None = None) -> Settings:
     Returns
     -------
     Settings
-        Effective settings: defaults, then the configuration file, then the command line.
+        Effective settings: defaults, then the preset, then the configuration file, then the
+        command line.
 
     Raises
     ------
@@ -139,6 +140,8 @@ def _read_config(path: str | None) -> dict:
         raise SettingsError(f'argument --config-file: {path}: {error}') from error
     # A new run gets a new name, even when it repeats an old one.
     config.get('execution', {}).pop('run_uuid', None)
+    if 'reconstruction' in config:
+        config['reconstruction'] = without_preset(config['reconstruction'])
     return config
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from qsmflow import __version__
 from qsmflow.cli.progress import shared_group
 from qsmflow.files import completed
-from qsmflow.settings import Settings
+from qsmflow.settings import Settings, SettingsError
 
 _LOGGER = logging.getLogger('qsmflow.cli')
 
@@ -21,7 +21,7 @@ class Outcome:
     Attributes
     ----------
     name : str
-        Series, as in file names; or ``sub-<label>`` for what belongs to a subject.
+        Series or COSMOS map, as in file names; or ``sub-<label>`` for what belongs to a subject.
     status : {'done', 'failed', 'not started', 'interrupted'}
         ``'not started'`` when a check of the input stopped it.
     reason : str
@@ -51,17 +51,24 @@ def run(settings: Settings) -> int:
     ------
     DatasetError
         If there is no series at all, or a label does not exist.
+    SettingsError
+        If a series does not have the echoes that a setting needs.
     """
     from qsmflow.bids import collect, render_plan
     from qsmflow.bids.companions import require_masks
+    from qsmflow.bids.orientations import with_orientations
     from qsmflow.cli.validation import validated
 
     collection = collect(**_selection(settings))
     if settings.reconstruction.mask == 'derivatives':
         collection = require_masks(collection)
+    if settings.reconstruction.cosmos:
+        collection = with_orientations(collection)
     if not settings.bids.skip_bids_validation:
         collection = validated(collection)
     print(render_plan(collection), flush=True)
+    if settings.reconstruction.bipolar == 'on':
+        _require_bipolar(collection.series)
     outcomes = [
         Outcome(name, 'not started', '; '.join(str(item) for item in findings if item.stops))
         for name, findings in collection.failed
@@ -79,6 +86,17 @@ def run(settings: Settings) -> int:
     if not collection.series:
         return collection.exit_code
     return 1 if failed else 0
+
+
+def _require_bipolar(series) -> None:
+    """Check that the correction of a bipolar readout, if insisted on, is possible everywhere."""
+    from qsmflow.workflows.field import untested_reason
+
+    for item in series:
+        try:
+            untested_reason('on', list(item.te), list(item.echo_numbers))
+        except ValueError as error:
+            raise SettingsError(f'argument --bipolar: {item.name}: {error}') from error
 
 
 def _selection(settings: Settings) -> dict:
@@ -120,6 +138,7 @@ def _process(
 
     When the run is interrupted, the status so far is written, ``earlier`` outcomes first.
     """
+    from qsmflow.bids.orientations import orientation_groups
     from qsmflow.cli.execution import configure_nipype, make_monitor, run_graph
     from qsmflow.report import write_citations
     from qsmflow.workflows.base import init_qsmflow_wf
@@ -139,38 +158,59 @@ def _process(
     if settings.execution.write_graph:
         workflow.write_graph(str(log_dir / 'graph.dot'), graph2use='colored', simple_form=True)
     write_citations(workflow.visit_desc(), Path(settings.bids.output_dir) / 'logs')
+    groups = orientation_groups(collection.series) if settings.reconstruction.cosmos else ()
+    groups = [group for group in groups if group.enough]
     monitor = make_monitor(workflow, settings)
     try:
         failures = run_graph(workflow, settings, log_dir, monitor)
     except BaseException as error:
         reason = f'{type(error).__name__}: {error}'
-        outcomes = [_interrupted(series, monitor, reason) for series in collection.series]
+        outcomes = [
+            _interrupted(name, needed, monitor, reason)
+            for name, needed in _parts(collection.series, groups)
+        ]
         _write_status([*earlier, *outcomes], log_dir / 'status.tsv')
         raise
-    return [_outcome(series, failures) for series in collection.series]
+    outcomes = [_outcome(name, needed, failures) for name, needed in _parts(collection.series)]
+    return outcomes + [_cosmos_outcome(group, failures) for group in groups]
 
 
-def _outcome(series, failures) -> Outcome:
+def _outcome(name: str, needed: tuple[str, ...], failures) -> Outcome:
     """Say how a series ended, and log the nodes that failed."""
-    own = [item for item in failures if item.group in _groups(series)]
+    own = [item for item in failures if item.group in needed]
     for item in own:
         message = '%s: %s failed: %s (%s)'
-        _LOGGER.error(message, series.name, item.node, item.reason, item.crash_file)
+        _LOGGER.error(message, name, item.node, item.reason, item.crash_file)
     reason = '; '.join(f'{item.node}: {item.reason}' for item in own)
-    return Outcome(series.name, 'failed' if own else 'done', reason)
+    return Outcome(name, 'failed' if own else 'done', reason)
 
 
-def _interrupted(series, monitor, reason: str) -> Outcome:
-    """Say whether a series was complete when the run ended early."""
-    if all(monitor.complete(group) for group in _groups(series)):
-        return Outcome(series.name, 'done')
-    return Outcome(series.name, 'interrupted', reason)
+def _cosmos_outcome(group, failures) -> Outcome:
+    """Say how a COSMOS map ended: it is not begun where a reconstruction that it needs failed."""
+    series = {item.name for item in group.series}
+    lost = [
+        item for item in failures if item.group in series and '.reconstruction_wf.' in item.node
+    ]
+    if lost:
+        names = ', '.join(sorted({item.group for item in lost}))
+        return Outcome(group.name, 'failed', f'not made: the reconstruction of {names} failed')
+    return _outcome(group.name, (group.name,), failures)
 
 
-def _groups(series) -> tuple[str, ...]:
-    """Return the groups of nodes that a series needs."""
-    shared = (shared_group(f'sub-{series.subject}'),) if series.t1w else ()
-    return (series.name, *shared)
+def _interrupted(name: str, needed: tuple[str, ...], monitor, reason: str) -> Outcome:
+    """Say whether a series or COSMOS map was complete when the run ended early."""
+    if all(monitor.complete(group) for group in needed):
+        return Outcome(name, 'done')
+    return Outcome(name, 'interrupted', reason)
+
+
+def _parts(series, groups=()) -> list[tuple[str, tuple[str, ...]]]:
+    """Return each series and COSMOS map by its name, with the groups of nodes that it needs."""
+    parts = []
+    for item in series:
+        shared = (shared_group(f'sub-{item.subject}'),) if item.t1w else ()
+        parts.append((item.name, (item.name, *shared)))
+    return parts + [(group.name, (group.name,)) for group in groups]
 
 
 def _report(collection, settings: Settings) -> list[Outcome]:

@@ -1,5 +1,6 @@
 """Progress of a run: a live view on a terminal, timestamped lines elsewhere."""
 
+import logging
 import re
 import sys
 import time
@@ -7,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 #: Nodes that only store, draw or pass on: they count, but a line for each would be noise.
-_QUIET = re.compile(r'(?:^|: )(?:ds \S.*|.* rpt|label table|details|summary)$')
+_QUIET = re.compile(r'(?:^|: )(?:ds \S.*|.* rpt|label table|(field )?details|summary|gather .*)$')
 
 
 @dataclass
@@ -92,6 +93,15 @@ class Monitor:
 def say(text: str) -> None:
     """Print a line with the time before it."""
     print(f'[{time.strftime("%Y-%m-%d %H:%M:%S")}] {text}', file=sys.stderr, flush=True)
+
+
+def message_handler() -> logging.Handler:
+    """Return a handler that writes the package's messages to standard error, with the time."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        logging.Formatter('%(asctime)s %(levelname)s qsmflow: %(message)s', '%Y-%m-%d %H:%M:%S')
+    )
+    return handler
 
 
 def describe(full_name: str) -> tuple[str, str]:

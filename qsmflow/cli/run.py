@@ -7,11 +7,11 @@ alone tells how a run ended.
 import errno
 import logging
 import signal
-import sys
 import threading
 from contextlib import contextmanager
 
 from qsmflow import __version__
+from qsmflow.cli.progress import message_handler
 from qsmflow.settings import Settings
 
 #: What each exit code means; part of the interface, see ``docs/usage.md``.
@@ -115,10 +115,7 @@ def _finish(code: int, reason: str) -> int:
 def _messages(verbosity: int):
     """Send the package's messages, and only once, to standard error."""
     logger = logging.getLogger('qsmflow')
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        logging.Formatter('%(asctime)s %(levelname)s qsmflow: %(message)s', '%Y-%m-%d %H:%M:%S')
-    )
+    handler = message_handler()
     before = logger.level, logger.propagate
     logger.setLevel(logging.DEBUG if verbosity > 0 else logging.INFO)
     # nipype gives the root logger a handler, which would print everything twice.

@@ -9,9 +9,15 @@ from qsmflow.interfaces.anatomy import (
 )
 from qsmflow.interfaces.bids import DerivativesSink
 from qsmflow.interfaces.contrasts import Relaxometry
+from qsmflow.interfaces.cosmos import CosmosInversion, RegisterOrientation
 from qsmflow.interfaces.field import FieldFit, FieldSign
 from qsmflow.interfaces.masking import MaskRefinement, PhaseQualityMask
-from qsmflow.interfaces.phase import PhaseOffsetRemoval, PhasePreparation, PhaseUnwrapping
+from qsmflow.interfaces.phase import (
+    BipolarCorrection,
+    PhaseOffsetRemoval,
+    PhasePreparation,
+    PhaseUnwrapping,
+)
 from qsmflow.interfaces.susceptibility import (
     BackgroundRemoval,
     DipoleInversion,
@@ -23,7 +29,9 @@ __all__ = [
     'ApplyTransforms',
     'AtlasToNative',
     'BackgroundRemoval',
+    'BipolarCorrection',
     'BrainExtraction',
+    'CosmosInversion',
     'DentateSegmentation',
     'DerivativesSink',
     'DipoleInversion',
@@ -35,6 +43,7 @@ __all__ = [
     'PhaseQualityMask',
     'PhaseUnwrapping',
     'RegionStatistics',
+    'RegisterOrientation',
     'RegisterToT1w',
     'RegisterToTemplate',
     'Relaxometry',

@@ -31,6 +31,40 @@ class VolumeInterface(SimpleInterface):
         return self.inputs.b0_dir if isdefined(self.inputs.b0_dir) else volume.b0_dir
 
 
+class FieldProblem:
+    """A field with its mask, voxel size, main field and further volumes in the order RAS+.
+
+    Parameters
+    ----------
+    field : Volume
+        Field, which gives the grid.
+    mask_file : str
+        Mask on the same grid.
+    b0_dir : tuple of float
+        Main field in the axes of the stored array.
+    """
+
+    def __init__(self, field: io.Volume, mask_file: str, b0_dir: tuple[float, float, float]):
+        self.like = field
+        self.order = io.AxisOrder.of(field.affine)
+        self.field = self.order.to_ras(field.data)
+        self.mask = self.order.to_ras(io.load_mask(mask_file, like=field))
+        self.voxel_size = self.order.lengths(field.voxel_size)
+        self.b0_dir = self.order.vector(b0_dir)
+
+    def volume(self, path: str | None) -> np.ndarray | None:
+        """Load the array of a file on the same grid, or return None when there is no file."""
+        data = optional_volume(path, self.like)
+        return None if data is None else self.order.to_ras(data)
+
+    def solve(self, function, **options):
+        """Call an algorithm and return what it gives in the order of the stored array."""
+        result = function(self.field, self.mask, self.voxel_size, b0_dir=self.b0_dir, **options)
+        several = isinstance(result, tuple)
+        arrays = [self.order.from_ras(array) for array in (result if several else (result,))]
+        return tuple(arrays) if several else arrays[0]
+
+
 def optional_volume(path: str | None, like: io.Volume | None = None) -> np.ndarray | None:
     """Load the array of a file, or return None when there is no file.
 

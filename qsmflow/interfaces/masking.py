@@ -5,7 +5,7 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, is
 
 from qsmflow import io
 from qsmflow.algorithms import masking
-from qsmflow.algorithms.unwrap import voxel_quality
+from qsmflow.algorithms.unwrap import quality_map
 from qsmflow.interfaces.base import VolumeInterface
 
 
@@ -35,7 +35,7 @@ class PhaseQualityMask(VolumeInterface):
     def _run_interface(self, runtime):
         phase = io.load_echoes([self.inputs.phase])
         everywhere = np.ones(phase.shape, bool)
-        quality = voxel_quality(phase.data, None, everywhere, te=tuple(self.inputs.te))
+        quality = quality_map(phase.data, None, everywhere, te=tuple(self.inputs.te))
         good = quality > masking.otsu_threshold(quality)
         size = phase.voxel_size
         core = masking.largest_component(masking.erode(good, self.opening, size))
@@ -80,7 +80,7 @@ class MaskRefinement(VolumeInterface):
                 f'{self.inputs.mask} is empty: no voxel is above 0.5. Give a mask of the brain '
                 'on the grid of the images, or none, so that the brain is found.'
             )
-        quality = voxel_quality(phase.data, magnitude, mask, te=tuple(self.inputs.te))
+        quality = quality_map(phase.data, magnitude, mask, te=tuple(self.inputs.te))
         refined, removed = mask, 0.0
         if self.inputs.refine:
             refined, removed = masking.refine_brain_mask(

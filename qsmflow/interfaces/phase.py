@@ -1,12 +1,19 @@
 """Interfaces from stored images to phase in radians, unwrapped."""
 
+import logging
+from collections.abc import Sequence
+
 import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, isdefined, traits
 
 from qsmflow import io
 from qsmflow.algorithms import catalog, get_method
 from qsmflow.algorithms import phase as phase_algorithms
+from qsmflow.algorithms.bipolar import remove_bipolar
+from qsmflow.algorithms.phase_offset import remove_phase_offset
 from qsmflow.interfaces.base import VolumeInterface
+
+_LOGGER = logging.getLogger('qsmflow.interfaces')
 
 
 class _PhasePreparationInputSpec(BaseInterfaceInputSpec):
@@ -38,7 +45,8 @@ class PhasePreparation(VolumeInterface):
     chop_limit = 0.8
 
     def _run_interface(self, runtime):
-        magnitude, phase, like = self._read()
+        magnitude, like = self._read()
+        phase = like.data
         evidence = phase_algorithms.slice_chop(magnitude, phase)
         chopped = self.inputs.remove_slice_chop == 'yes' or (
             self.inputs.remove_slice_chop == 'auto' and evidence > self.chop_limit
@@ -51,28 +59,148 @@ class PhasePreparation(VolumeInterface):
         )
         return runtime
 
-    def _read(self) -> tuple[np.ndarray, np.ndarray, io.Volume]:
-        """Return magnitude, phase (rad) and the volume that gives the grid."""
+    def _read(self) -> tuple[np.ndarray, io.Volume]:
+        """Return magnitude and phase (rad) of the chosen echoes."""
         if isdefined(self.inputs.real_files) and self.inputs.real_files:
-            real = io.load_echoes(self.inputs.real_files)
-            imaginary = io.load_echoes(self.inputs.imaginary_files)
+            real = self._load(self.inputs.real_files)
+            imaginary = self._load(self.inputs.imaginary_files)
             io.check_same_grid(real, imaginary)
-            parts = self._keep(real.data), self._keep(imaginary.data)
-            return np.hypot(*parts), np.arctan2(parts[1], parts[0]), real
-        stored = io.load_echoes(self.inputs.phase_files)
-        scaling = phase_algorithms.PhaseScaling(**self.inputs.scaling)
-        phase = phase_algorithms.scale_to_radians(self._keep(stored.data), scaling)
+            for part, other in zip(real.data, imaginary.data, strict=True):
+                size = np.hypot(part, other)
+                np.arctan2(other, part, out=other)
+                part[...] = size
+            return real.data, imaginary
+        phase = self._phase()
         if isdefined(self.inputs.magnitude_files) and self.inputs.magnitude_files:
-            image = io.load_echoes(self.inputs.magnitude_files)
-            io.check_same_grid(stored, image)
-            return self._keep(image.data), phase, stored
-        return np.ones_like(phase), phase, stored
+            image = self._load(self.inputs.magnitude_files)
+            io.check_same_grid(phase, image)
+            return image.data, phase
+        return np.ones_like(phase.data), phase
 
-    def _keep(self, data: np.ndarray) -> np.ndarray:
-        """Return the chosen echoes, with 0 where a value is not finite."""
+    def _phase(self) -> io.Volume:
+        stored = self._load(self.inputs.phase_files)
+        scaling = phase_algorithms.PhaseScaling(**self.inputs.scaling)
+        phase = phase_algorithms.scale_to_radians(stored.data, scaling)
+        return io.Volume(phase, stored.affine, stored.path)
+
+    def _load(self, paths: list[str]) -> io.Volume:
+        """Load the chosen echoes, with 0 where a value is not finite."""
         echoes = self.inputs.echoes
-        data = data[..., echoes] if isdefined(echoes) and echoes else data
-        return np.nan_to_num(data, nan=0, posinf=0, neginf=0)
+        image = io.load_echoes(paths, list(echoes) if isdefined(echoes) else None)
+        for plane in image.data:  # the masks of a plane are small
+            plane[~np.isfinite(plane)] = 0
+        return image
+
+
+def readout_polarity(echo_numbers: Sequence[int]) -> list[int]:
+    """Return the direction of each echo's readout, if it alternates: -1 for odd numbers, else 1.
+
+    Examples
+    --------
+    >>> readout_polarity([1, 2, 4])
+    [-1, 1, 1]
+    """
+    return [1 if number % 2 == 0 else -1 for number in echo_numbers]
+
+
+def bipolar_obstacle(polarity: Sequence[int]) -> str:
+    """Say why the phase of a bipolar readout cannot be told from the field; empty if it can.
+
+    Examples
+    --------
+    >>> bipolar_obstacle([-1, 1])
+    'this needs three echoes or more; in use: 2'
+    >>> bipolar_obstacle([-1, 1, -1])
+    ''
+    """
+    if len(polarity) < 3:
+        return f'this needs three echoes or more; in use: {len(polarity)}'
+    if len(set(polarity)) == 1:
+        return 'all echoes in use have the same direction of readout, which needs no correction'
+    return ''
+
+
+def untested_bipolar(mode: str, reason: str) -> dict:
+    """Return what is said where nothing was tested; see :class:`BipolarCorrection`."""
+    return {'Mode': mode, 'Tested': False, 'Corrected': False, 'Reason': reason}
+
+
+class _BipolarCorrectionInputSpec(BaseInterfaceInputSpec):
+    phase = File(exists=True, mandatory=True, desc='wrapped phase, rad, echo last')
+    magnitude = File(exists=True, mandatory=True, desc='magnitude, echo last')
+    mask = File(exists=True, mandatory=True, desc='region of interest')
+    te = traits.List(traits.Float, mandatory=True, desc='echo times, s')
+    polarity = traits.List(
+        traits.Int, desc='direction of the readout of each echo, 1 or -1; alternating by default'
+    )
+    mode = traits.Enum(
+        'auto', 'on', 'off', usedefault=True, desc='correct by the evidence, always, or never'
+    )
+    params = traits.Dict(traits.Str, desc='keyword arguments of the algorithm')
+
+
+class _BipolarCorrectionOutputSpec(TraitedSpec):
+    phase = File(desc='wrapped phase as if all echoes were read out in one direction, rad')
+    info = traits.Dict(desc='what was tested, found (rad/mm, rad) and done')
+
+
+class BipolarCorrection(VolumeInterface):
+    """Remove the phase by which echoes of opposite readout direction differ, if there is one."""
+
+    input_spec = _BipolarCorrectionInputSpec
+    output_spec = _BipolarCorrectionOutputSpec
+
+    def _run_interface(self, runtime):
+        mode, te = self.inputs.mode, self.inputs.te
+        given = isdefined(self.inputs.polarity) and self.inputs.polarity
+        polarity = self.inputs.polarity if given else readout_polarity(range(1, len(te) + 1))
+        reason = 'switched off' if mode == 'off' else bipolar_obstacle(polarity)
+        if reason and mode == 'on':
+            raise ValueError(f'a bipolar readout cannot be corrected: {reason}.')
+        if reason:
+            self._results.update(phase=self.inputs.phase, info=untested_bipolar(mode, reason))
+            _LOGGER.info('not tested for a bipolar readout: %s [%s]', reason, runtime.cwd)
+            return runtime
+        phase = io.load_echoes([self.inputs.phase])
+        corrected, _, found = remove_bipolar(
+            phase.data,
+            io.load_echoes([self.inputs.magnitude]).data,
+            io.load_mask(self.inputs.mask, like=phase),
+            phase.voxel_size,
+            te=tuple(te),
+            polarity=tuple(polarity),
+            always=mode == 'on',
+            **(self.inputs.params or {}),
+        )
+        self._results['info'] = info = self._info(found, len(te))
+        if info['Corrected']:
+            self._write(runtime, phase, phase=corrected)
+        else:
+            self._results['phase'] = self.inputs.phase
+        self._log(info, runtime.cwd)
+        return runtime
+
+    def _info(self, found: dict, n_echoes: int) -> dict:
+        info = {
+            'Mode': self.inputs.mode,
+            'Tested': True,
+            'Corrected': found['corrected'],
+            'Evidence': found['evidence'],
+            'Gradient': list(found['gradient']),
+            'GradientError': list(found['gradient_error']),
+            'Span': found['span'],
+            'Axis': 'ijk'[found['axis']],
+        }
+        if info['Corrected'] and n_echoes == 3:
+            info['Note'] = 'with three echoes, phase that bends in time looks the same'
+        return info
+
+    def _log(self, info: dict, folder: str) -> None:
+        if info['Corrected']:
+            message = 'corrected a bipolar readout (evidence %.3g, span %.2f rad) [%s]'
+            _LOGGER.info(message, info['Evidence'], info['Span'], folder)
+        elif self.inputs.mode == 'on':
+            _LOGGER.warning('no signal to correct a bipolar readout with [%s]', folder)
 
 
 class _PhaseOffsetRemovalInputSpec(BaseInterfaceInputSpec):
@@ -97,7 +225,7 @@ class PhaseOffsetRemoval(VolumeInterface):
     def _run_interface(self, runtime):
         phase = io.load_echoes([self.inputs.phase])
         magnitude = io.load_echoes([self.inputs.magnitude])
-        corrected, offset = phase_algorithms.remove_phase_offset(
+        corrected, offset = remove_phase_offset(
             phase.data,
             magnitude.data,
             io.load_mask(self.inputs.mask, like=phase),

@@ -1,12 +1,17 @@
 """Interfaces from the total field to referenced susceptibility."""
 
+from functools import partial
+
 import numpy as np
-from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
+from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, isdefined, traits
 
 from qsmflow import io
-from qsmflow.algorithms import catalog, get_method
+from qsmflow.algorithms import catalog, get_method, method_parameters
+from qsmflow.algorithms.inversion.tv import regularisation_weight
+from qsmflow.algorithms.operators import forward_field
 from qsmflow.algorithms.regions import apply_reference, reference_region
-from qsmflow.interfaces.base import B0_DIR, VolumeInterface, optional_volume
+from qsmflow.interfaces.base import B0_DIR, FieldProblem, VolumeInterface, optional_volume
+from qsmflow.units import radians_per_ppm
 
 
 class _BackgroundRemovalInputSpec(BaseInterfaceInputSpec):
@@ -31,12 +36,10 @@ class BackgroundRemoval(VolumeInterface):
 
     def _run_interface(self, runtime):
         field = io.load_volume(self.inputs.total_field)
-        local_field, mask = get_method('background', self.inputs.method)(
-            field.data,
-            io.load_mask(self.inputs.mask, like=field),
-            field.voxel_size,
-            b0_dir=self._b0_dir(field),
-            weights=optional_volume(self.inputs.weights, field),
+        problem = FieldProblem(field, self.inputs.mask, self._b0_dir(field))
+        local_field, mask = problem.solve(
+            get_method('background', self.inputs.method),
+            weights=problem.volume(self.inputs.weights),
             **(self.inputs.params or {}),
         )
         self._write(runtime, field, local_field=local_field, mask=mask)
@@ -44,36 +47,95 @@ class BackgroundRemoval(VolumeInterface):
 
 
 class _DipoleInversionInputSpec(BaseInterfaceInputSpec):
-    local_field = File(exists=True, mandatory=True, desc='local field, ppm')
+    local_field = File(
+        exists=True,
+        mandatory=True,
+        desc='local field, ppm; the total field for a method that removes the background itself',
+    )
     mask = File(exists=True, mandatory=True, desc='region of interest')
     weights = File(exists=True, desc='confidence in the field, 0 to 1')
+    magnitude = File(exists=True, desc='magnitude, echo last: for methods that look at edges')
+    r2star = File(exists=True, desc='R2*, 1/s: for methods that look for CSF')
+    field_noise = File(exists=True, desc='standard deviation of the field, ppm')
+    te = traits.List(traits.Float, desc='echo times, s: for methods that work on phase')
+    f0 = traits.Float(desc='imaging frequency, MHz: likewise')
     b0_dir = B0_DIR
     method = traits.Enum(*catalog.names('inversion'), usedefault=True, desc='algorithm')
     params = traits.Dict(traits.Str, desc='keyword arguments of the algorithm')
+    strategy = traits.Enum(*catalog.names('strategy'), usedefault=True, desc='how it is used')
+    strategy_params = traits.Dict(traits.Str, desc='keyword arguments of the strategy')
 
 
 class _DipoleInversionOutputSpec(TraitedSpec):
     chimap = File(desc='susceptibility, ppm, not referenced')
+    info = traits.Dict(desc='what was decided from the data')
+    local_field = File(
+        desc='field of that susceptibility, ppm; only of a method that takes the total field'
+    )
 
 
 class DipoleInversion(VolumeInterface):
-    """Estimate susceptibility from the local field."""
+    """Estimate susceptibility from the local field, or from the total field in one step."""
 
     input_spec = _DipoleInversionInputSpec
     output_spec = _DipoleInversionOutputSpec
 
     def _run_interface(self, runtime):
         field = io.load_volume(self.inputs.local_field)
-        chi = get_method('inversion', self.inputs.method)(
-            field.data,
-            io.load_mask(self.inputs.mask, like=field),
-            field.voxel_size,
-            b0_dir=self._b0_dir(field),
-            weights=optional_volume(self.inputs.weights, field),
-            **(self.inputs.params or {}),
+        problem = FieldProblem(field, self.inputs.mask, self._b0_dir(field))
+        invert = get_method('inversion', self.inputs.method)
+        strategy = get_method('strategy', self.inputs.strategy)
+        options = {**self._extras(problem), **(self.inputs.params or {})}
+        self._results['info'] = self._decide(options, problem)
+        chi = problem.solve(
+            partial(strategy, invert),
+            weights=problem.volume(self.inputs.weights),
+            options=options,
+            **(self.inputs.strategy_params or {}),
         )
         self._write(runtime, field, chimap=chi)
+        if catalog.STAGES['inversion'][self.inputs.method].takes == 'total_field':
+            self._write(runtime, field, local_field=self._own_field(chi, field))
         return runtime
+
+    def _decide(self, options: dict, problem: FieldProblem) -> dict:
+        """Set what the method leaves to the data, and return it for the record."""
+        left = method_parameters('inversion', self.inputs.method).get('reg_weight', 0) is None
+        if not left or options.get('reg_weight') is not None:
+            return {}
+        noise = options.get('field_noise')
+        options['reg_weight'] = regularisation_weight(noise, problem.mask)
+        median = None if noise is None else float(np.median(noise[problem.mask]))
+        return {'RegWeight': options['reg_weight'], 'FieldNoise': median}
+
+    def _own_field(self, chi: np.ndarray, field: io.Volume) -> np.ndarray:
+        own = forward_field(chi, field.voxel_size, b0_dir=self._b0_dir(field))
+        return own * io.load_mask(self.inputs.mask, like=field)
+
+    def _extras(self, problem: FieldProblem) -> dict:
+        """Return the further data that the method asks for and that there are."""
+        known = {}
+        for name in catalog.STAGES['inversion'][self.inputs.method].extras:
+            if name == 'phase_scale':
+                known[name] = self._phase_scale()
+            elif name == 'magnitude':
+                known[name] = self._combined_magnitude(problem)
+            else:
+                known[name] = problem.volume(getattr(self.inputs, name))
+        return {name: value for name, value in known.items() if value is not None}
+
+    def _phase_scale(self) -> float | None:
+        if not (isdefined(self.inputs.te) and isdefined(self.inputs.f0)):
+            return None
+        return float(np.mean(radians_per_ppm(np.array(self.inputs.te), self.inputs.f0)))
+
+    def _combined_magnitude(self, problem: FieldProblem) -> np.ndarray | None:
+        if not isdefined(self.inputs.magnitude):
+            return None
+        echoes = io.load_echoes([self.inputs.magnitude])
+        io.check_same_grid(problem.like, echoes)
+        squares = np.einsum('...e,...e->...', echoes.data, echoes.data)
+        return problem.order.to_ras(np.sqrt(squares, out=squares))
 
 
 class _SusceptibilityReferenceInputSpec(BaseInterfaceInputSpec):

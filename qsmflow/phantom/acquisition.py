@@ -14,7 +14,7 @@ import numpy as np
 
 from qsmflow import io, units
 from qsmflow.algorithms.operators import forward_field, workers
-from qsmflow.phantom import tissues
+from qsmflow.phantom import coils, tissues
 from qsmflow.phantom.grid import FineGrid, orient
 from qsmflow.phantom.head import (
     CENTRE,
@@ -98,9 +98,11 @@ def simulate_gre(
     oversampling: int = 2,
     dephasing: bool = True,
     phase_offset: bool | float = True,
+    offset_shape: str = 'polynomial',
     shim: bool = True,
     bias: bool = True,
     bipolar: float = 0.0,
+    bad_voxels: float = 0.0,
     repetition_time: float = 0.040,
     flip_angle: float = 15.0,
     seed: int = 0,
@@ -141,6 +143,8 @@ def simulate_gre(
         dephasing would leave nothing near the sinuses.
     phase_offset : bool or float, optional
         Smooth phase that is there at echo time zero; a number scales it.
+    offset_shape : {'polynomial', 'linear', 'coils', 'waves'}, optional
+        How the phase offset varies: see :func:`qsmflow.phantom.coils.phase_offset`.
     shim : bool, optional
         Take harmonic fields up to the second order out, as a scanner does over the brain.
     bias : bool, optional
@@ -148,6 +152,9 @@ def simulate_gre(
     bipolar : float, optional
         Phase at the edges of the field of view, in rad, that even echoes have along the first
         array axis because of their opposite readout.
+    bad_voxels : float, optional
+        Fraction of the voxels, spread at random, whose phase is random in every echo while their
+        magnitude is as it should be.
     repetition_time, flip_angle : float, optional
         In s and degrees.
     seed : int, optional
@@ -160,8 +167,8 @@ def simulate_gre(
     Raises
     ------
     ValueError
-        For echo times that do not rise, an oversampling that is no whole number, or impossible
-        axes.
+        For echo times that do not rise, an oversampling that is no whole number, a fraction
+        beyond 0 to 1, an offset shape that does not exist, or impossible axes.
 
     References
     ----------
@@ -170,6 +177,8 @@ def simulate_gre(
     te = _check_echo_times(te)
     if oversampling != int(oversampling) or oversampling < 1:
         raise ValueError(f'oversampling must be a whole number from 1; got {oversampling:g}.')
+    if not 0 <= bad_voxels <= 1:
+        raise ValueError(f'bad_voxels is a fraction from 0 to 1; got {bad_voxels:g}.')
     size = as_voxel_size(voxel_size if voxel_size is not None else head.voxel_size)
     if shape is None:
         shape = tuple(round(f / v) for f, v in zip(FIELD_OF_VIEW, size, strict=True))
@@ -181,7 +190,7 @@ def simulate_gre(
         grid, field_strength, repetition_time, flip_angle,
     )  # fmt: skip
     if bias:
-        fine.s0 *= _receive_bias(random, grid)
+        fine.s0 *= coils.receive_bias(random, grid)
     truth = fine.truth
     truth['s0'] = grid.average(fine.s0)
     total = _fields(fine, head, grid, truth)
@@ -189,7 +198,7 @@ def simulate_gre(
         total -= _shim_field(total, fine.mask, grid)
     truth['total_field'] = grid.average(total)
     truth['background_field'] = truth['total_field'] - truth['local_field']
-    offset = float(phase_offset) * _phase_offset(random, grid)
+    offset = float(phase_offset) * coils.phase_offset(random, grid, offset_shape)
     truth['phase_offset'] = grid.average(offset)
 
     if not dephasing:
@@ -206,6 +215,8 @@ def simulate_gre(
         echoes[..., index] = grid.crop_kspace(signal)
         del signal
     magnitude, phase = _add_noise(echoes, truth, snr, random)
+    if bad_voxels:
+        _spoil_phase(phase, bad_voxels, np.random.default_rng([seed, 29]))
     return Acquisition(
         magnitude=magnitude,
         phase=phase,
@@ -328,24 +339,6 @@ def _open_index(shape):
     return np.meshgrid(*axes, indexing='ij', sparse=True)
 
 
-def _phase_offset(random, grid):
-    """Return a smooth phase of a few rad over the head, in rad."""
-    x, y, z = grid.coordinates()
-    a = random.uniform(-1, 1, 9).astype(np.float32)
-    offset = 1.2 * (a[0] * x + a[1] * y + a[2] * z) + 2 * a[3]
-    offset = offset + 0.9 * (a[4] * x * y + a[5] * y * z + a[6] * x * z)
-    offset = offset + 0.8 * a[7] * (x * x + y * y) + 0.5 * a[8] * x * x * y
-    return offset.astype(np.float32)
-
-
-def _receive_bias(random, grid):
-    """Return a smooth sensitivity around 1, higher near the surface on one side."""
-    x, y, z = grid.coordinates()
-    a = random.uniform(-0.12, 0.12, 3).astype(np.float32)
-    distance = x * x + y * y + z * z
-    return (0.9 + 0.12 * distance + a[0] * x + a[1] * y + a[2] * z).astype(np.float32)
-
-
 def steady_state(m0, t1, repetition_time, flip_angle):
     """Return the signal of a spoiled gradient echo at echo time zero.
 
@@ -402,6 +395,13 @@ def _add_noise(echoes, truth, snr, random):
     phase = np.angle(echoes)
     phase[phase >= np.float32(np.pi)] -= np.float32(2 * np.pi)
     return np.abs(echoes), np.clip(phase, -np.pi, None).astype(np.float32)
+
+
+def _spoil_phase(phase, fraction, random):
+    bad = random.random(phase.shape[:3], np.float32) < fraction
+    values = random.uniform(-np.pi, np.pi, (np.count_nonzero(bad), phase.shape[3]))
+    # Rounding to float32 must not reach +pi, which is the same as -pi.
+    phase[bad] = np.clip(values, -3.1415925, 3.1415925)
 
 
 def simulate_t1w(

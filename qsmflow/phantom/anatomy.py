@@ -148,12 +148,13 @@ def _frame(x, y, z, centre, yaw):
     return across, along, z - centre[2]
 
 
-def thalamus_level(points: np.ndarray) -> np.ndarray:
+def thalamus_level(points: np.ndarray, scale: float = 1.0) -> np.ndarray:
     """Return the level of the two thalami: positive inside, in mm near the surface."""
     x, y, z = points
-    across, along, up = _frame(np.abs(x), y, z, (11.5, -18.5, 8.0), -28.0)
+    frame = _frame(np.abs(x), y, z, (11.5, -18.5, 8.0), -28.0)
+    across, along, up = (coordinate / scale for coordinate in frame)
     radius = np.sqrt((across / 8.6) ** 2 + (along / 16.0) ** 2 + (up / 9.8) ** 2)
-    return (1 - radius) * 9.0
+    return (1 - radius) * 9.0 * scale
 
 
 #: Of the dentate nucleus: centre, turn in degrees, semi-axes (across, along, up) of the sheet,
@@ -165,20 +166,21 @@ DENTATE_THICKNESS = 1.8
 DENTATE_FOLDS = (0.10, 8)
 
 
-def dentate_level(points: np.ndarray) -> np.ndarray:
+def dentate_level(points: np.ndarray, scale: float = 1.0) -> np.ndarray:
     """Return the level of the two dentate nuclei: positive inside, in mm near the surface.
 
     A folded sheet on an ellipsoid, open where the hilum faces anteromedially.
     """
     x, y, z = points
-    across, along, up = _frame(np.abs(x), y, z, DENTATE_CENTRE, DENTATE_YAW)
+    frame = _frame(np.abs(x), y, z, DENTATE_CENTRE, DENTATE_YAW)
+    across, along, up = (coordinate / scale for coordinate in frame)
     a, b, c = across / DENTATE_AXES[0], along / DENTATE_AXES[1], up / DENTATE_AXES[2]
     radius = np.sqrt(a**2 + b**2 + c**2) + 1e-6
     depth, number = DENTATE_FOLDS
     sheet = 1 + depth * np.cos(number * np.arctan2(c, b))
     level = DENTATE_THICKNESS / 2 - np.abs(radius - sheet) * min(DENTATE_AXES)
     open_side = (a / radius + 0.35) * 6.0
-    return np.minimum(level, open_side)
+    return np.minimum(level, open_side) * scale
 
 
 # --- veins ------------------------------------------------------------------------------------

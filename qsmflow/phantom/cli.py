@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 
 import qsmflow
+from qsmflow.phantom.coils import OFFSET_SHAPES
 from qsmflow.phantom.dataset import SMALL, Protocol, write_bids
 
 
@@ -42,6 +43,33 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--calcification', action='store_true', help='add a small calcification to every head'
     )
+    parser.add_argument(
+        '--calcification-chi', type=float, metavar='PPM',
+        help='add it with this susceptibility (default: -0.3)',
+    )  # fmt: skip
+    parser.add_argument(
+        '--haemorrhage', action='store_true', help='add a haemorrhage of 1 ppm to every head'
+    )
+    parser.add_argument(
+        '--atrophy', type=float, default=0.0, metavar='A',
+        help='loss of brain tissue, from 0 to 1 (default: 0)',
+    )  # fmt: skip
+    parser.add_argument(
+        '--nuclei-scale', type=float, default=1.0, metavar='S',
+        help='size of the deep nuclei, from 0.8 to 1.2 (default: 1)',
+    )  # fmt: skip
+    parser.add_argument(
+        '--offset-shape', choices=OFFSET_SHAPES, default=OFFSET_SHAPES[0],
+        help='how the phase at echo time zero varies (default: %(default)s)',
+    )  # fmt: skip
+    parser.add_argument(
+        '--bipolar', type=float, default=0.0, metavar='RAD',
+        help='phase of even echoes at the edges of the field of view (default: 0)',
+    )  # fmt: skip
+    parser.add_argument(
+        '--bad-voxels', type=float, default=0.0, metavar='F',
+        help='fraction of the voxels whose phase is random (default: 0)',
+    )  # fmt: skip
     parser.add_argument('--seed', type=int, default=1, help='same seed, same files (default: 1)')
     parser.add_argument('--no-truth', action='store_true', help='leave the true values out')
     parser.add_argument('--version', action='version', version=qsmflow.__version__)
@@ -61,7 +89,13 @@ def protocol_from(options: argparse.Namespace) -> Protocol:
         field_strength=options.field_strength,
         snr=options.snr,
         phase_units=options.phase_units,
-        calcification=options.calcification,
+        calcification=options.calcification_chi or options.calcification,
+        haemorrhage=options.haemorrhage,
+        atrophy=options.atrophy,
+        nuclei_scale=options.nuclei_scale,
+        offset_shape=options.offset_shape,
+        bipolar=options.bipolar,
+        bad_voxels=options.bad_voxels,
     )
     if options.te:
         protocol = replace(protocol, te=tuple(1e-3 * t for t in options.te))

@@ -11,7 +11,7 @@ import numpy as np
 
 import qsmflow
 from qsmflow import io
-from qsmflow.phantom import tissues
+from qsmflow.phantom import tissues, variants
 from qsmflow.phantom.acquisition import (
     ECHO_TIMES,
     Acquisition,
@@ -81,8 +81,10 @@ class Protocol:
         Whether the signal dephases within a voxel.
     phase_units : {'rad', 'arbitrary'}
         Phase in radians, or as the integers -4096 to 4094 that some scanners write.
-    calcification : bool
-        Whether every head has a small calcification.
+    calcification, haemorrhage, atrophy, nuclei_scale
+        What is different about every head: see :func:`qsmflow.phantom.head.make_person`.
+    offset_shape, bipolar, bad_voxels
+        What is wrong with the phase: see :func:`qsmflow.phantom.simulate_gre`.
     """
 
     voxel_size: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -93,13 +95,26 @@ class Protocol:
     shape: tuple[int, int, int] | None = None
     dephasing: bool = True
     phase_units: str = 'rad'
-    calcification: bool = False
+    calcification: bool | float = False
+    haemorrhage: bool | float = False
+    atrophy: float = 0.0
+    nuclei_scale: float = 1.0
+    offset_shape: str = 'polynomial'
+    bipolar: float = 0.0
+    bad_voxels: float = 0.0
 
     def __post_init__(self):
         if self.phase_units not in ('rad', 'arbitrary'):
             raise ValueError(
                 f"phase_units must be 'rad' or 'arbitrary'; got {self.phase_units!r}."
             )
+        variants.check(**self.anatomy)
+
+    @property
+    def anatomy(self) -> dict:
+        """Keyword arguments of ``make_head`` for what is different about every head."""
+        names = ('calcification', 'haemorrhage', 'atrophy', 'nuclei_scale')
+        return {name: getattr(self, name) for name in names}
 
 
 #: Seconds instead of minutes: a coarse protocol for tests.
@@ -167,22 +182,20 @@ def write_bids(
 
 def _write_session(out, entities, protocol, seed, session, truth):
     random = np.random.default_rng([seed, session, 17])
-    head = make_head(
-        voxel_size=16.0, seed=seed, pose=_draw_pose(random), calcification=protocol.calcification
-    )
+    head = make_head(voxel_size=16.0, seed=seed, pose=_draw_pose(random), **protocol.anatomy)
     # The second session is oblique, so that both kinds of affine are met.
     rotation = (0.0, 0.0, 0.0) if session == 0 else (-12.0, 4.0, 3.0)
     scan = simulate_gre(
         head, te=protocol.te, field_strength=protocol.field_strength, snr=protocol.snr,
         voxel_size=protocol.voxel_size, shape=protocol.shape, rotation_deg=rotation,
         dephasing=protocol.dephasing, seed=1000 * seed + session,
+        offset_shape=protocol.offset_shape, bipolar=protocol.bipolar,
+        bad_voxels=protocol.bad_voxels,
     )  # fmt: skip
     folder, stem = out.joinpath(*entities, 'anat'), '_'.join(entities)
     folder.mkdir(parents=True)
     write_gre(scan, folder, stem, phase_units=protocol.phase_units)
-    moved = make_head(
-        voxel_size=16.0, seed=seed, pose=_draw_pose(random), calcification=protocol.calcification
-    )
+    moved = make_head(voxel_size=16.0, seed=seed, pose=_draw_pose(random), **protocol.anatomy)
     t1w = simulate_t1w(
         moved, voxel_size=protocol.t1w_voxel_size, axes='PSR', seed=1000 * seed + session
     )
@@ -267,7 +280,7 @@ def write_truth(scan: Acquisition, folder, stem: str) -> None:
     _write_json(folder / f'{stem}_desc-brain_mask.json', {'Type': 'Brain'})
     io.save_volume(scan.truth['labels'], like, folder / f'{stem}_desc-truth_dseg.nii.gz')
     rows = [{'index': label, 'name': name, 'hemi': hemi or 'n/a'}
-            for label, name, hemi in tissues.brain_labels()]  # fmt: skip
+            for label, name, hemi in _labels_of(scan)]  # fmt: skip
     _write_tsv(folder / f'{stem}_desc-truth_dseg.tsv', rows)
     _write_tsv(folder / f'{stem}_desc-truth_stats.tsv', region_truth(scan))
 
@@ -290,7 +303,7 @@ def region_truth(scan: Acquisition) -> list[dict]:
     labels, chi, r2star = (scan.truth[key] for key in ('labels', 'chi', 'r2star'))
     volume = float(np.prod(scan.voxel_size))
     rows = []
-    for index, name, hemi in tissues.brain_labels():
+    for index, name, hemi in _labels_of(scan):
         where = labels == index
         count = int(where.sum())
         values = chi[where].astype(np.float64) if count else np.array([np.nan])
@@ -307,6 +320,11 @@ def region_truth(scan: Acquisition) -> list[dict]:
             'r2star_mean': float(rates.mean()),
         })  # fmt: skip
     return rows
+
+
+def _labels_of(scan):
+    found = bool((scan.truth['labels'] == tissues.HAEMORRHAGE.label).any())
+    return tissues.brain_labels(haemorrhage=found)
 
 
 # --- files ------------------------------------------------------------------------------------

@@ -9,19 +9,15 @@ from scipy import ndimage
 
 from qsmflow import io
 from qsmflow.algorithms.operators import workers
-from qsmflow.phantom import anatomy, tissues
+from qsmflow.phantom import anatomy, variants
+from qsmflow.phantom.composition import MAPS, tissue_at
 
 #: Field of view of the default grid, in mm, and the template point at its centre.
 FIELD_OF_VIEW = (184.0, 224.0, 184.0)
 CENTRE = (0.0, -17.0, 14.0)
 
-#: Relative texture (SD) of the susceptibilities, of M0, and of R2 and T1.
-TEXTURE = {'chi': 0.12, 'm0': 0.03, 'relaxation': 0.05}
-
 _WARP_STEP = 8.0
 _TEXTURE_STEP = 2.0
-
-_MAPS = ('chi_para', 'chi_dia', 'r2', 'r2prime', 'm0', 't1')
 
 
 @dataclass(frozen=True)
@@ -78,15 +74,26 @@ class Person:
         Displacement to the template along x, y and z, in mm.
     texture : tuple of Level
         Two independent smooth noise fields of unit variance.
-    calcification : bool
-        Whether there is a small calcification in the left frontal white matter.
+    calcification : bool or float
+        Whether there is a small calcification in the left frontal white matter, or its
+        susceptibility in ppm.
+    haemorrhage : bool or float
+        Whether there is a haemorrhage in the right parietal white matter, or its susceptibility
+        in ppm.
+    atrophy : float
+        Loss of brain tissue within the same skull, from 0 to 1.
+    nuclei_scale : float
+        Linear size of the deep nuclei relative to the template's.
     """
 
     seed: int
     scale: tuple[float, float, float]
     warp: tuple[anatomy.Level, ...]
     texture: tuple[anatomy.Level, ...]
-    calcification: bool = False
+    calcification: bool | float = False
+    haemorrhage: bool | float = False
+    atrophy: float = 0.0
+    nuclei_scale: float = 1.0
 
     def to_template(self, points: np.ndarray) -> np.ndarray:
         """Map head coordinates to template coordinates, both of shape (3, N) in mm, float32."""
@@ -99,7 +106,15 @@ class Person:
 
 
 @lru_cache(maxsize=4)
-def make_person(seed: int = 0, *, strength: float = 1.0, calcification: bool = False) -> Person:
+def make_person(
+    seed: int = 0,
+    *,
+    strength: float = 1.0,
+    calcification: bool | float = False,
+    haemorrhage: bool | float = False,
+    atrophy: float = 0.0,
+    nuclei_scale: float = 1.0,
+) -> Person:
     """Draw an anatomy.
 
     Parameters
@@ -108,19 +123,35 @@ def make_person(seed: int = 0, *, strength: float = 1.0, calcification: bool = F
         0 keeps the template's shape; any other number gives a person of its own.
     strength : float, optional
         Size of the differences: at 1, sizes differ by 3 % (SD) and places by 2.5 mm (SD).
-    calcification : bool, optional
-        Add a calcification of 2.5 mm radius and -0.3 ppm.
+    calcification : bool or float, optional
+        Add a calcification of 2.5 mm radius: of -0.3 ppm, or of this many ppm.
+    haemorrhage : bool or float, optional
+        Add a haemorrhage of 6 mm radius: of 1 ppm, or of this many ppm.
+    atrophy : float, optional
+        Loss of brain tissue, from 0 to 1: ventricles and sulci are wider, and the cortex stands
+        back from the skull by up to 2 mm.
+    nuclei_scale : float, optional
+        Linear size of the deep nuclei, from 0.8 to 1.2.
 
     Returns
     -------
     Person
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range, or a lesion has the wrong sign.
     """
+    variants.check(calcification, haemorrhage, atrophy, nuclei_scale)
     random = np.random.default_rng([seed, 7])
     scale = 1 + (seed != 0) * strength * 0.03 * random.standard_normal(3).clip(-2, 2)
     # 18 mm of smoothing: a warp this smooth and this small cannot fold.
     warp = _smooth_noise(random, 3, _WARP_STEP, 18.0, 2.5 * strength)
     texture = _smooth_noise(random, 2, _TEXTURE_STEP, 2.5, 1.0)
-    return Person(seed, tuple(map(float, scale)), warp, texture, calcification)
+    return Person(
+        seed, tuple(map(float, scale)), warp, texture,
+        calcification, haemorrhage, atrophy, nuclei_scale,
+    )  # fmt: skip
 
 
 def _smooth_noise(random, number, step, sigma, amplitude):
@@ -201,7 +232,10 @@ def make_head(
     strength: float = 1.0,
     pose: Pose | None = None,
     shape: tuple[int, int, int] | None = None,
-    calcification: bool = False,
+    calcification: bool | float = False,
+    haemorrhage: bool | float = False,
+    atrophy: float = 0.0,
+    nuclei_scale: float = 1.0,
 ) -> Head:
     """Make a head on an axial grid.
 
@@ -217,8 +251,8 @@ def make_head(
         Position in the scanner.
     shape : tuple of int, optional
         Shape of the grid; by default it spans ``FIELD_OF_VIEW``.
-    calcification : bool, optional
-        Add a small calcification.
+    calcification, haemorrhage, atrophy, nuclei_scale
+        What else is different about the person: see :func:`make_person`.
 
     Returns
     -------
@@ -232,7 +266,10 @@ def make_head(
     """
     voxel_size = as_voxel_size(voxel_size)
     shape = tuple(shape) if shape else default_shape(voxel_size)
-    person = make_person(seed, strength=strength, calcification=calcification)
+    person = make_person(
+        seed, strength=strength, calcification=calcification, haemorrhage=haemorrhage,
+        atrophy=atrophy, nuclei_scale=nuclei_scale,
+    )  # fmt: skip
     return rasterise(person, pose or Pose(), shape, centred_affine(shape, voxel_size))
 
 
@@ -282,16 +319,16 @@ def rasterise(person: Person, pose: Pose, shape, affine: np.ndarray) -> Head:
     Head
     """
     to_head = np.linalg.inv(pose.matrix) @ affine
-    maps = {name: np.empty(shape, np.float32) for name in _MAPS}
+    maps = {name: np.empty(shape, np.float32) for name in MAPS}
     labels = np.empty(shape, np.uint8)
     mask = np.empty(shape, bool)
     anatomy.load_template()
 
     def fill(rows: slice) -> None:
         points = _grid_points(to_head, rows, shape)
-        values, label, inside = _tissue_at(person, points)
+        values, label, inside = tissue_at(person, points)
         target = (rows.stop - rows.start, *shape[1:])
-        for name in _MAPS:
+        for name in MAPS:
             maps[name][rows] = values[name].reshape(target)
         labels[rows] = label.reshape(target)
         mask[rows] = inside.reshape(target)
@@ -311,129 +348,3 @@ def _grid_points(matrix, rows, shape):
     grid = np.meshgrid(*axes, indexing='ij', sparse=True)
     points = [sum(matrix[r, c] * grid[c] for c in range(3)) + matrix[r, 3] for r in range(3)]
     return np.stack([p.ravel() for p in points]).astype(np.float32)
-
-
-def _tissue_at(person, points):
-    """Return the maps, labels and brain mask at points of shape (3, N) in head coordinates."""
-    template = anatomy.load_template()
-    place = person.to_template(points)
-    inside = template.brain.at(place) > 0.5
-    values = {name: np.empty(inside.size, np.float32) for name in _MAPS}
-    labels = np.empty(inside.size, np.uint8)
-    outer, outer_labels = _outside_brain(template, place[:, ~inside])
-    inner, inner_labels = _inside_brain(template, person, place[:, inside], points[:, inside])
-    for name in _MAPS:
-        values[name][~inside] = outer[name]
-        values[name][inside] = inner[name]
-    labels[~inside], labels[inside] = outer_labels, inner_labels
-    return values, labels, inside
-
-
-def _properties(tissue):
-    return {
-        'chi_para': tissue.chi_para,
-        'chi_dia': tissue.chi_dia,
-        'r2': 1 / tissue.t2,
-        'r2prime': tissue.r2prime,
-        'm0': tissue.m0,
-        't1': tissue.t1,
-    }
-
-
-def _mix(parts):
-    """Mix tissues by their fractions; ``r2prime`` is here the factor of ``Tissue``."""
-    tables = [(_properties(tissue), fraction) for tissue, fraction in parts]
-    return {
-        name: sum(np.float32(table[name]) * fraction for table, fraction in tables)
-        for name in _MAPS
-    }
-
-
-def _paint(values, labels, tissue, fraction, label):
-    """Lay a tissue over what is there, by the fraction of it in each voxel."""
-    touched = fraction > 0
-    part = fraction[touched]
-    for name, value in _properties(tissue).items():
-        values[name][touched] += part * (np.float32(value) - values[name][touched])
-    where = fraction > 0.5
-    labels[where] = label[where] if isinstance(label, np.ndarray) else label
-
-
-def _finish(values):
-    strength = values['chi_para'] - values['chi_dia']
-    values['r2prime'] = values['r2prime'] * strength * np.float32(tissues.R2PRIME_PER_PPM)
-    return values
-
-
-def _smoothstep(value, low, high):
-    t = np.clip((value - low) / (high - low), 0, 1)
-    return t * t * (3 - 2 * t)
-
-
-def _outside_brain(template, place):
-    intensity = template.head_t1.at(place)
-    head = template.head.at(place) > 0.5
-    distance = template.brain_distance.at(place)
-    fat = _smoothstep(intensity, anatomy.BRIGHT - 10, anatomy.BRIGHT + 10)
-    values = _mix([(tissues.MUSCLE, 1 - fat), (tissues.FAT, fat)])
-    labels = np.where(fat > 0.5, tissues.FAT.label, tissues.MUSCLE.label).astype(np.uint8)
-    # Below the template's last slice there is its repetition: a neck without a skull.
-    bone = (intensity < anatomy.DARK) & (distance < anatomy.BONE_REACH)
-    bone &= place[2] > -76
-    _paint(values, labels, tissues.BONE, bone.astype(np.float32), tissues.BONE.label)
-    cavity = anatomy.in_air_spaces(place) & (distance > anatomy.AIR_MARGIN)
-    air = (cavity | ~head).astype(np.float32)
-    _paint(values, labels, tissues.AIR, air, tissues.AIR.label)
-    labels[~head] = 0
-    return _finish(values), labels
-
-
-def _inside_brain(template, person, place, points):
-    intensity = template.brain_t1.at(place)
-    white = _smoothstep(intensity, anatomy.GREY_TO_WHITE - 5, anatomy.GREY_TO_WHITE + 5)
-    csf = 1 - _smoothstep(intensity, anatomy.CSF_TO_GREY - 7, anatomy.CSF_TO_GREY + 7)
-    grey = 1 - white - csf
-    values = _mix([(tissues.WHITE, white), (tissues.GREY, grey), (tissues.CSF, csf)])
-    # Brighter white matter holds more myelin: this follows the template's own structure.
-    values['chi_dia'] *= 1 + white * np.clip((intensity - 83) * 0.02, -0.3, 0.3)
-    labels = np.full(intensity.size, tissues.GREY.label, np.uint8)
-    labels[white > 0.5] = tissues.WHITE.label
-    labels[csf > 0.5] = tissues.CSF.label
-    right = place[0] > 0
-    _paint_nuclei(template, place, values, labels, right, csf)
-    veins = np.clip(0.5 - template.veins.at(place) / 0.6, 0, 1)
-    _paint(values, labels, tissues.VEIN, veins, tissues.VEIN.label)
-    if person.calcification:
-        centre = np.array([[-24.0], [22.0], [24.0]])
-        stone = (((place - centre) ** 2).sum(axis=0) < 2.5**2).astype(np.float32)
-        _paint(values, labels, tissues.CALCIFICATION, stone, tissues.CALCIFICATION.label)
-    _add_texture(person, points, values, labels)
-    return _finish(values), labels
-
-
-def _paint_nuclei(template, place, values, labels, right, csf):
-    by_label = {tissue.label: tissue for tissue in tissues.NUCLEI}
-    sided = np.where(right, tissues.RIGHT, 0).astype(np.uint8)
-    thalamus, dentate = by_label[20], by_label[21]
-    level = anatomy.thalamus_level(place)
-    part = np.clip(0.5 + level / 2, 0, 1) * (csf < 0.5)
-    _paint(values, labels, thalamus, part.astype(np.float32), sided + np.uint8(20))
-    nuclei = np.rint(template.nuclei.at(place, order=0)).astype(np.uint8)
-    for index in np.unique(nuclei[nuclei > 0]):
-        here = (nuclei == index).astype(np.float32)
-        _paint(values, labels, by_label[int(index) % tissues.RIGHT], here, int(index))
-    near = (np.abs(place[2] + 34) < 14) & (np.abs(place[1] + 60) < 18)
-    part = np.zeros(near.size, np.float32)
-    part[near] = np.clip(0.5 + anatomy.dentate_level(place[:, near]) / 0.6, 0, 1)
-    _paint(values, labels, dentate, part, sided + np.uint8(21))
-
-
-def _add_texture(person, points, values, labels):
-    """Vary the properties smoothly from place to place; fluid and blood stay uniform."""
-    solid = ~np.isin(labels, (tissues.CSF.label, tissues.VEIN.label))
-    first, second = (level.at(points) * solid for level in person.texture)
-    values['chi_para'] *= 1 + np.float32(TEXTURE['chi']) * np.clip(first, -3, 3)
-    values['chi_dia'] *= 1 + np.float32(TEXTURE['chi']) * np.clip(second, -3, 3)
-    values['m0'] *= 1 + np.float32(TEXTURE['m0']) * first
-    values['r2'] *= 1 + np.float32(TEXTURE['relaxation']) * second
-    values['t1'] *= 1 - np.float32(TEXTURE['relaxation']) * second

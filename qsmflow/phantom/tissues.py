@@ -88,17 +88,24 @@ GREY = Tissue(31, 'gray_matter', 0.0392, -0.0192, 0.1305, 1.607, 0.82)
 CSF = Tissue(32, 'csf', 0.0275, -0.0085, 1.584, 4.0, 1.0, r2prime=0.2)
 VEIN = Tissue(33, 'vein', 0.190, 0.0, 0.035, 1.60, 0.85)
 CALCIFICATION = Tissue(34, 'calcification', 0.0, -0.300, 0.030, 1.0, 0.40)
+HAEMORRHAGE = Tissue(35, 'haemorrhage', 1.0, 0.0, 0.025, 1.2, 0.75)
 MUSCLE = Tissue(40, 'soft_tissue', 0.010, -0.010, 0.040, 1.10, 0.75)
 FAT = Tissue(41, 'fat', 0.038, -0.019, 0.070, 0.38, 0.95)
 BONE = Tissue(42, 'bone', 0.0, -2.1, 0.005, 0.40, 0.08)
 AIR = Tissue(43, 'air', CHI_AIR, 0.0, 0.001, 1.0, 0.0, r2prime=0.0)
 
-#: Tissues inside the brain mask, in the order of the truth tables.
+#: Tissues inside the brain mask, in the order of the truth tables; a haemorrhage is listed only
+#: for a head that has one.
 BRAIN = (*NUCLEI, WHITE, GREY, CSF, VEIN, CALCIFICATION)
 
 
-def brain_labels() -> list[tuple[int, str, str]]:
+def brain_labels(*, haemorrhage: bool = False) -> list[tuple[int, str, str]]:
     """Return ``(label, name, hemi)`` of everything inside the brain, by label.
+
+    Parameters
+    ----------
+    haemorrhage : bool, optional
+        Whether the brain has one.
 
     Examples
     --------
@@ -106,7 +113,7 @@ def brain_labels() -> list[tuple[int, str, str]]:
     ((1, 'putamen', 'L'), 37)
     """
     result = []
-    for tissue in BRAIN:
+    for tissue in (*BRAIN, HAEMORRHAGE) if haemorrhage else BRAIN:
         if tissue.paired:
             result.append((tissue.label, tissue.name, 'L'))
             result.append((tissue.label + RIGHT, tissue.name, 'R'))

@@ -29,6 +29,11 @@ page, an unknown key is shown at its end.
 ``warnings``      list of str, or of dicts like findings: what happened while computing
 ``preparation``   dict: ``SliceChopEvidence`` float, ``SliceChopRemoved`` bool
 ``sign``          dict: ``Sign`` 1 or -1, ``Source`` str, ``Evidence`` float
+``bipolar``       dict: ``Tested`` and ``Corrected`` bool, ``Reason`` str, ``Evidence`` float,
+                  ``Gradient`` list in rad/mm, ``Span`` in rad
+``unwrapping``    dict: ``Requested`` and ``Method`` str, ``Reason`` and ``Note`` str if it failed,
+                  ``Tried``, a list of dict: ``Method``, ``Parameters``, ``Failed``,
+                  ``ResidualShare`` and ``TurnShare``, shares of the mask
 ``mask``          dict: ``method`` str, ``volume_ml`` float, ``removed_fraction`` float,
                   ``passed`` bool, ``reasons`` list of str, ...
 ``reference``     dict: ``region`` str, ``mean`` and ``sd`` in ppm before referencing, ``n``

@@ -166,6 +166,63 @@ def _sign(facts: dict) -> dict:
     return _block('Sign of the phase', facts, text=text)
 
 
+def _bipolar(facts: dict) -> dict:
+    """Say whether odd and even echoes differed, and what was done."""
+    tested, corrected = facts.pop('Tested', None), facts.pop('Corrected', None)
+    reason, note = facts.pop('Reason', ''), facts.pop('Note', '')
+    evidence, mode = facts.pop('Evidence', None), facts.pop('Mode', '')
+    facts.pop('GradientError', None)
+    text = ''
+    if tested is not None:
+        number = '' if evidence is None else f' (evidence: {evidence:.3g} standard errors)'
+        if not tested:
+            text = f'Not tested for a bipolar readout: {reason}.'
+        elif corrected:
+            why = ', as the user asked' if mode == 'on' else ''
+            text = (
+                f'The phase by which odd and even echoes differ was removed{why}{number}'
+                f'{f"; {note}" if note else ""}.'
+            )
+        else:
+            text = f'Odd and even echoes agree{number}; nothing was changed.'
+    pairs = [
+        (name, format_value(facts.pop(key)), unit)
+        for key, name, unit in _READOUT
+        if facts.get(key) is not None
+    ]
+    return _block('Bipolar readout', facts, text=text, pairs=pairs)
+
+
+_READOUT = (
+    ('Gradient', 'gradient along the array axes', 'rad/mm'),
+    ('Span', 'difference over the brain', 'rad'),
+    ('Axis', 'array axis of the largest change', ''),
+)
+
+
+def _unwrapping(facts: dict) -> dict:
+    """Say which unwrapping was used, and how those that were tried agree with the fit."""
+    method, note = facts.pop('Method', None), facts.pop('Note', '')
+    for key in ('Requested', 'Parameters', 'Failed', 'Reason'):
+        facts.pop(key, None)
+    rows = []
+    for one in facts.pop('Tried', None) or []:
+        options = ', '.join(f'{k} {format_value(v)}' for k, v in one['Parameters'].items())
+        shares = [one.get('ResidualShare'), one.get('TurnShare')]
+        rows.append(
+            [
+                one['Method'] + (f' ({options})' if options else ''),
+                *('–' if share is None else f'{share:.1%}' for share in shares),
+                'failed' if one.get('Failed') else 'passed',
+            ]
+        )
+    text = f'{note[:1].upper()}{note[1:]}.' if note else ''
+    if method and not note:
+        text = f'The field agrees with the phase as unwrapped by {method}.'
+    heads = ('method', 'large residuals', 'turns that disagree', 'check') if rows else ()
+    return _block('Phase unwrapping', facts, text=text, heads=heads, rows=rows)
+
+
 def _mask(facts: dict) -> dict:
     """Say how the brain was found."""
     pairs = []
@@ -304,6 +361,8 @@ def _two(value: float | None) -> str:
 _BLOCKS: dict[str, Callable[[dict], dict]] = {
     'acquisition': _plain('Acquisition'),
     'preparation': _preparation,
+    'bipolar': _bipolar,
+    'unwrapping': _unwrapping,
     'sign': _sign,
     'mask': _mask,
     'reference': _reference,

@@ -28,7 +28,7 @@ _OWN_ENTITIES = r'(?:_(?:space|chunk|atlas|seg|scale|res|label)-[A-Za-z0-9]+)*'
 _KNOWN = {
     'series', 'status', 'sources', 'acquisition', 'findings', 'warnings', 'mask', 'reference',
     'registration', 'quality', 'methods', 'parameters', 'versions', 'preparation', 'sign',
-    'dentate',
+    'bipolar', 'unwrapping', 'dentate',
 }  # fmt: skip
 #: Statistics in the page's region table: map -> columns and their headings.
 _STATISTICS = {
@@ -184,6 +184,8 @@ def _read_summary(path: Path) -> tuple[dict, str]:
         'versions',
         'preparation',
         'sign',
+        'bipolar',
+        'unwrapping',
         'dentate',
     )
     wrong = [p for p in parts if summary.get(p) and not isinstance(summary[p], dict)]
@@ -207,7 +209,7 @@ def _as_finding(item: object, level: str) -> dict[str, str]:
 
 
 def _failed_checks(summary: Mapping) -> list[dict[str, str]]:
-    """Return what the checks of brain mask and registration say, if they failed."""
+    """Return what the checks of brain mask, registration and unwrapping say, if they failed."""
     checks = {
         'mask': (
             'The check of the brain mask failed',
@@ -225,6 +227,10 @@ def _failed_checks(summary: Mapping) -> list[dict[str, str]]:
             reasons = '; '.join(map(str, facts.get('reasons') or []))
             finding = {'message': f'{message}.', 'evidence': reasons, 'remedy': remedy}
             found.append(_as_finding(finding, 'WARN'))
+    note = (summary.get('unwrapping') or {}).get('Note')
+    if note:
+        remedy = 'Look at the figure of the total field.'
+        found.append(_as_finding({'message': f'{note}.', 'remedy': remedy}, 'WARN'))
     return found
 
 

@@ -7,6 +7,7 @@ of :mod:`qsmflow.workflows.base`, which assemble the BIDS App, alone take its se
 from qsmflow.workflows.anatomy import init_anatomy_wf, init_spaces_wf, init_t1w_wf
 from qsmflow.workflows.base import init_qsmflow_wf, init_series_wf, init_subject_wf
 from qsmflow.workflows.contrasts import init_relaxometry_wf
+from qsmflow.workflows.cosmos import init_cosmos_wf
 from qsmflow.workflows.field import init_field_mapping_wf
 from qsmflow.workflows.outputs import init_outputs_wf
 from qsmflow.workflows.preparation import init_brain_mask_wf, init_preparation_wf
@@ -30,6 +31,7 @@ __all__ = [
     'init_atlas_table_wf',
     'init_background_removal_wf',
     'init_brain_mask_wf',
+    'init_cosmos_wf',
     'init_dentate_wf',
     'init_dipole_inversion_wf',
     'init_field_mapping_wf',

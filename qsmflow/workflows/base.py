@@ -1,26 +1,34 @@
 """The graph of a run: subjects, their T1w images, their series."""
 
 import importlib.metadata
+import logging
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from qsmflow import __version__
+import numpy as np
+
+from qsmflow import __version__, io
 from qsmflow.algorithms import method_parameters
 from qsmflow.algorithms.catalog import STAGES
+from qsmflow.bids.orientations import orientation_finding, orientation_groups
 from qsmflow.bids.series import GRESeries
 from qsmflow.engine import Workflow
 from qsmflow.settings import Settings
 from qsmflow.workflows.anatomy import init_anatomy_wf, init_spaces_wf, init_t1w_wf
 from qsmflow.workflows.contrasts import usable_relaxometry
-from qsmflow.workflows.outputs import OUTPUTS, init_outputs_wf
+from qsmflow.workflows.cosmos import add_cosmos
+from qsmflow.workflows.field import untested_reason
+from qsmflow.workflows.memory import step_memory
+from qsmflow.workflows.outputs import FACTS, OUTPUTS, init_outputs_wf
 from qsmflow.workflows.reconstruction import init_reconstruction_wf
 from qsmflow.workflows.regions import init_regions_wf
 from qsmflow.workflows.reportlets import init_reportlets_wf
 
 #: Packages whose versions the report names.
 PACKAGES = ('antspyx', 'nibabel', 'nipype', 'numba', 'numpy', 'pybids', 'scipy')
+_LOGGER = logging.getLogger('qsmflow.workflows')
 
 
 def init_qsmflow_wf(
@@ -85,8 +93,10 @@ def init_subject_wf(*, series: Sequence[GRESeries], settings: Settings, out_dir:
         )
         for number, path in enumerate(t1w_files)
     }
+    series_wfs = {}
     for item in series:
         series_wf = init_series_wf(series=item, settings=settings, out_dir=out_dir)
+        series_wfs[item.name] = series_wf
         workflow.add_nodes([series_wf])
         if item.t1w in t1w_wfs and item.has_magnitude:
             fields = ('mask', 'to_template', 'from_template', 'check')
@@ -94,7 +104,35 @@ def init_subject_wf(*, series: Sequence[GRESeries], settings: Settings, out_dir:
             links = [(f'outputnode.{field}', f'{door}.t1w_{field}') for field in fields]
             links.append(('outputnode.t1w', f'{door}.t1w'))
             workflow.connect([(t1w_wfs[item.t1w], series_wf, links)])
+    if settings.reconstruction.cosmos:
+        for group in orientation_groups(series):
+            _add_cosmos(workflow, group, series_wfs, settings, out_dir)
     return workflow
+
+
+def _add_cosmos(workflow, group, series_wfs, settings, out_dir):
+    """Combine the orientations of a session, or say why they cannot be."""
+    finding = orientation_finding(group)
+    if finding.level == 'WARN':
+        _LOGGER.warning('%s: %s', group.name, finding)
+    if not group.enough:
+        return
+    recon, first = settings.reconstruction, group.series[0]
+    add_cosmos(
+        workflow,
+        group,
+        [series_wfs[item.name] for item in group.series],
+        out_dir=out_dir,
+        methods=used_methods(first, settings),
+        has_r2star='r2star' in _available_maps(first, recon.relaxometry),
+        name=f'{_identifier(group.name)}_wf',
+        reference=recon.reference,
+        b0_dir=recon.b0_vector,
+        mem_gb=settings.resources.mem_gb
+        if settings.resources.low_mem
+        else cosmos_memory_gb(first.shape, len(group.series)),
+        n_procs=settings.resources.omp_nthreads,
+    )
 
 
 def init_series_wf(*, series: GRESeries, settings: Settings, out_dir: str) -> Workflow:
@@ -127,8 +165,7 @@ def init_series_wf(*, series: GRESeries, settings: Settings, out_dir: str) -> Wo
         fields=fields,
         level=settings.outputs.level,
     )
-    facts = ('reference', 'sign', 'preparation_info', 'mask_info')
-    _feed(workflow, reconstruction_wf, outputs_wf, (*fields, *facts))
+    _feed(workflow, reconstruction_wf, outputs_wf, (*fields, *FACTS))
     anatomy = series.has_magnitude and (settings.outputs.atlas or settings.outputs.output_spaces)
     if anatomy:
         _add_anatomy(workflow, reconstruction_wf, series, settings, out_dir, methods, fields)
@@ -140,24 +177,26 @@ def _init_reconstruction(series: GRESeries, settings: Settings) -> Workflow:
     """Return the reconstruction of a series with its files."""
     recon = settings.reconstruction
     mask = series.mask if recon.mask in ('auto', 'derivatives') else recon.mask
-    n_echoes = len(series.te)
+    untested = untested_reason(recon.bipolar, list(series.te), list(series.echo_numbers))
+    if untested:
+        _LOGGER.info('%s: not tested for a bipolar readout: %s', series.name, untested)
     reconstruction_wf = init_reconstruction_wf(
         te=list(series.te),
         f0=series.f0,
         scaling=asdict(series.scaling) if series.scaling else None,
         echoes=list(series.volumes) if series.volumes else None,
+        echo_numbers=list(series.echo_numbers),
+        bipolar=recon.bipolar,
+        unwrapping_fallback=recon.unwrapping_fallback,
         mask_file=mask,
-        mask_method=recon.mask_method if series.has_magnitude else 'quality',
+        mask_method=_mask_method(series, settings),
         sign=recon.phase_sign,
         methods={stage: getattr(recon, stage) for stage in STAGES},
         params=recon.params,
         reference=recon.reference,
         b0_dir=recon.b0_vector,
         has_magnitude=series.has_magnitude,
-        # With --low-mem a node claims all memory, so that no other runs beside it.
-        mem_gb=settings.resources.mem_gb
-        if settings.resources.low_mem
-        else memory_gb(series.shape, n_echoes),
+        mem_gb=series_memory(series, settings),
         n_procs=settings.resources.omp_nthreads,
     )
     door = reconstruction_wf.inputs.inputnode
@@ -224,6 +263,8 @@ _FACT_SOURCES = {
     'reference': ('reconstruction_wf', 'reference'),
     'preparation': ('reconstruction_wf', 'preparation_info'),
     'sign': ('reconstruction_wf', 'sign'),
+    'bipolar': ('reconstruction_wf', 'bipolar'),
+    'unwrapping': ('reconstruction_wf', 'unwrapping'),
     'registration': ('anatomy_wf', 'check'),
     'dentate': ('regions_wf', 'dentate'),
     'refinement': ('regions_wf', 'refinement'),
@@ -263,6 +304,8 @@ def used_methods(series: GRESeries, settings: Settings) -> dict[str, dict]:
     chosen['relaxometry'] = usable_relaxometry(recon.relaxometry, list(series.te))
     if chosen['relaxometry'] is None or not series.has_magnitude:
         del chosen['relaxometry']
+    if STAGES['inversion'][recon.inversion].takes == 'total_field':
+        del chosen['background']
     methods = {}
     for stage, method in chosen.items():
         own = recon.params.get(stage, {}) if method == getattr(recon, stage) else {}
@@ -299,27 +342,61 @@ def series_summary(series: GRESeries, methods: dict, text: str) -> dict:
     }
 
 
-def memory_gb(shape: Sequence[int], n_echoes: int) -> float:
-    """Estimate the memory of the largest node of a reconstruction.
+def series_memory(series: GRESeries, settings: Settings) -> float | dict[str, float]:
+    """Return the memory that the steps of a reconstruction claim, in GB.
 
-    The inversion holds about 25 padded volumes; the stages before it hold a few arrays with all
-    echoes.
+    Parameters
+    ----------
+    series : GRESeries
+        Its grid and its number of echoes count.
+    settings : Settings
+        Methods, and the memory of the run.
+
+    Returns
+    -------
+    float or dict of str to float
+        For each step, see :func:`qsmflow.workflows.memory.step_memory`. With ``--low-mem`` all
+        that the run has, so that no other node runs beside.
+    """
+    if settings.resources.low_mem:
+        return settings.resources.mem_gb
+    recon = settings.reconstruction
+    order = io.AxisOrder.of(np.array(series.affine))
+    methods = {stage: getattr(recon, stage) for stage in STAGES}
+    methods['relaxometry'] = usable_relaxometry(recon.relaxometry, list(series.te))
+    return step_memory(
+        order.lengths(series.shape),
+        order.lengths(series.voxel_size),
+        len(series.te),
+        methods,
+        mask_method=_mask_method(series, settings),
+    )
+
+
+def _mask_method(series: GRESeries, settings: Settings) -> str:
+    """Return how the brain is found: without a magnitude there is but one way."""
+    return settings.reconstruction.mask_method if series.has_magnitude else 'quality'
+
+
+def cosmos_memory_gb(shape: Sequence[int], n: int) -> float:
+    """Estimate the memory of COSMOS.
+
+    It holds about six padded volumes for each orientation, and twenty more.
 
     Parameters
     ----------
     shape : sequence of int
-        Spatial shape.
-    n_echoes : int
-        Number of echoes.
+        Spatial shape of the first orientation.
+    n : int
+        Number of orientations.
 
     Returns
     -------
     float
         GB, the interpreter with its libraries included.
     """
-    volume = 4 * math.prod(shape) / 1024**3
-    padded = 4 * math.prod(n + 32 for n in shape) / 1024**3
-    return round(0.4 + max(25 * padded, (5 * n_echoes + 10) * volume), 2)
+    padded = 4 * math.prod(size + 32 for size in shape) / 1024**3
+    return round(0.4 + (6 * n + 20) * padded, 2)
 
 
 def _identifier(name: str) -> str:

@@ -1,11 +1,13 @@
 """Workflows for maps that come from the magnitude."""
 
 import itertools
+from collections.abc import Mapping
 
 from qsmflow.algorithms.catalog import STAGES
 from qsmflow.engine import Node, Workflow, identity
 from qsmflow.interfaces.contrasts import Relaxometry
 from qsmflow.workflows.common import cite
+from qsmflow.workflows.memory import claim
 
 #: Echo spacings may differ by this much, in s, and still count as equal.
 SPACING_TOLERANCE = 1e-4
@@ -46,7 +48,7 @@ def init_relaxometry_wf(
     te: list[float],
     method: str = 'arlo',
     params: dict | None = None,
-    mem_gb: float = 1.0,
+    mem_gb: float | Mapping[str, float] = 1.0,
     n_procs: int = 1,
     name: str = 'relaxometry_wf',
 ) -> Workflow:
@@ -68,8 +70,8 @@ def init_relaxometry_wf(
         See ``STAGES['relaxometry']`` of :mod:`qsmflow.algorithms.catalog`.
     params : dict, optional
         Keyword arguments of the algorithm.
-    mem_gb : float
-        Memory that the node may need, in GB.
+    mem_gb : float or mapping of str to float
+        Memory of each node in GB, or by its step; see :mod:`qsmflow.workflows.memory`.
     n_procs : int
         Threads of the node.
     name : str
@@ -95,7 +97,7 @@ def init_relaxometry_wf(
     fit = Node(
         Relaxometry(te=list(te), method=method, params=params or {}),
         name='fit',
-        mem_gb=mem_gb,
+        mem_gb=claim(mem_gb, 'relaxometry'),
         n_procs=n_procs,
     )
     workflow.connect([

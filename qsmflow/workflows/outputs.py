@@ -47,7 +47,7 @@ OUTPUTS = (
         'chimap',
         'Chimap',
         'Magnetic susceptibility relative to the reference region',
-        stages=('inversion', 'background', *_TO_FIELD),
+        stages=('inversion', 'strategy', 'background', *_TO_FIELD),
     ),
     Output('r2star', 'R2starmap', 'Effective transverse relaxation rate', stages=('relaxometry',)),
     Output('t2star', 'T2starmap', 'Effective transverse relaxation time', stages=('relaxometry',)),
@@ -87,7 +87,17 @@ SPACE_OUTPUTS = tuple(
     output for output in OUTPUTS if output.field in ('chimap', 'r2star', 't2star')
 )
 #: Values known only when the run is under way, by their key in the sidecar of the susceptibility.
-DETAILS = ('Reference', 'PhaseSign', 'Preparation', 'Mask')
+DETAILS = (
+    *('Reference', 'PhaseSign', 'Preparation', 'Mask', 'BipolarCorrection', 'Unwrapping'),
+    'Regularisation',
+)
+#: Those of them that the sidecars of the field maps have too.
+FIELD_DETAILS = ('BipolarCorrection', 'Unwrapping')
+#: Edges that bring the details, in their order.
+FACTS = (
+    *('reference', 'sign', 'preparation_info', 'mask_info', 'bipolar', 'unwrapping'),
+    'inversion',
+)
 
 
 def init_outputs_wf(
@@ -123,21 +133,26 @@ def init_outputs_wf(
     ------
     chimap, r2star, t2star, s0, mask, qsm_mask, total_field, local_field, field_noise : str
         Maps, in the package's units; those of ``fields`` that ``level`` keeps are stored.
-    reference, sign, preparation_info, mask_info : dict
+    reference, sign, preparation_info, mask_info, bipolar, unwrapping, inversion : dict
         What was decided on the way.
     """
     workflow = Workflow(name=name)
-    facts = ['reference', 'sign', 'preparation_info', 'mask_info']
-    inputnode = identity('inputnode', [*(output.field for output in OUTPUTS), *facts])
-    details = Node(MergeFields(fields=list(DETAILS)), name='details')
-    workflow.connect([(inputnode, details, list(zip(facts, DETAILS, strict=True)))])
+    edges = dict(zip(DETAILS, FACTS, strict=True))
+    inputnode = identity('inputnode', [*(output.field for output in OUTPUTS), *FACTS])
+    chosen = {'details': DETAILS} | ({'field_details': FIELD_DETAILS} if level == 'full' else {})
+    details = {}
+    for name, keys in chosen.items():
+        details[name] = Node(MergeFields(fields=list(keys)), name=name)
+        workflow.connect([(inputnode, details[name], [(edges[key], key) for key in keys])])
     for output in OUTPUTS:
         if output.field not in fields or not (output.minimal or level == 'full'):
             continue
         sink = _sink(output, series, out_dir, methods)
         workflow.connect(inputnode, output.field, sink, 'in_file')
         if output.field == 'chimap':
-            workflow.connect(details, 'out', sink, 'details')
+            workflow.connect(details['details'], 'out', sink, 'details')
+        elif output.suffix == 'fieldmap':
+            workflow.connect(details['field_details'], 'out', sink, 'details')
     return workflow
 
 
@@ -191,5 +206,6 @@ _STAGE_KEYS = {
     'field': 'FieldFit',
     'background': 'BackgroundFieldRemoval',
     'inversion': 'DipoleInversion',
+    'strategy': 'InversionStrategy',
     'relaxometry': 'Relaxometry',
 }

@@ -1,11 +1,13 @@
 """Workflows from stored images to radians and a brain mask."""
 
 import os
+from collections.abc import Mapping
 
 from qsmflow.engine import Node, Workflow, identity
 from qsmflow.interfaces.anatomy import BrainExtraction
 from qsmflow.interfaces.masking import MaskRefinement, PhaseQualityMask
 from qsmflow.interfaces.phase import PhasePreparation
+from qsmflow.workflows.memory import claim
 
 
 def init_preparation_wf(
@@ -13,7 +15,7 @@ def init_preparation_wf(
     scaling: dict | None = None,
     echoes: list[int] | None = None,
     remove_slice_chop: str = 'auto',
-    mem_gb: float = 1.0,
+    mem_gb: float | Mapping[str, float] = 1.0,
     name: str = 'preparation_wf',
 ) -> Workflow:
     """Read the images of a series as magnitude and phase in radians.
@@ -35,8 +37,8 @@ def init_preparation_wf(
         Echoes to keep, counted from 0; all by default.
     remove_slice_chop : {'auto', 'yes', 'no'}
         Undo the alternating sign of GE slices; ``'auto'`` decides by the data.
-    mem_gb : float
-        Memory that the node may need, in GB.
+    mem_gb : float or mapping of str to float
+        Memory of each node in GB, or by its step; see :mod:`qsmflow.workflows.memory`.
     name : str
         Name of the workflow.
 
@@ -71,7 +73,7 @@ def init_preparation_wf(
             remove_slice_chop=remove_slice_chop,
         ),
         name='prepare',
-        mem_gb=mem_gb,
+        mem_gb=claim(mem_gb, 'preparation'),
     )
     workflow.connect([
         (inputnode, prepare, [(field, field) for field in files]),
@@ -99,7 +101,7 @@ def init_brain_mask_wf(
     te: list[float],
     method: str = 'registration',
     mask_file: str | None = None,
-    mem_gb: float = 2.0,
+    mem_gb: float | Mapping[str, float] = 2.0,
     name: str = 'brain_mask_wf',
 ) -> Workflow:
     """Find the brain in the magnitude and keep what has reliable phase.
@@ -121,8 +123,8 @@ def init_brain_mask_wf(
         phase-only data, the coherence of the phase.
     mask_file : str, optional
         A mask on the grid of the images; it is used as it is.
-    mem_gb : float
-        Memory that a node may need, in GB.
+    mem_gb : float or mapping of str to float
+        Memory of each node in GB, or by its step; see :mod:`qsmflow.workflows.memory`.
     name : str
         Name of the workflow.
 
@@ -147,7 +149,9 @@ def init_brain_mask_wf(
     inputnode = identity('inputnode', ['magnitude', 'phase', 'first_magnitude'])
     outputnode = identity('outputnode', ['mask', 'volume_ml', 'removed_fraction', 'info'])
     refine = Node(
-        MaskRefinement(te=list(te), refine=mask_file is None), name='refine', mem_gb=mem_gb
+        MaskRefinement(te=list(te), refine=mask_file is None),
+        name='refine',
+        mem_gb=claim(mem_gb, 'mask_refinement'),
     )
     workflow.connect([
         (inputnode, refine, [('magnitude', 'magnitude'), ('phase', 'phase')]),
@@ -165,11 +169,12 @@ def init_brain_mask_wf(
         refine.inputs.info = {'method': 'given', 'source': mask_file}
         return workflow
     workflow.__desc__ = _MASK_SENTENCES[method]
+    found_gb = claim(mem_gb, 'brain_mask')
     if method == 'quality':
-        extract = Node(PhaseQualityMask(te=list(te)), name='extract', mem_gb=mem_gb)
+        extract = Node(PhaseQualityMask(te=list(te)), name='extract', mem_gb=found_gb)
         workflow.connect(inputnode, 'phase', extract, 'phase')
     else:
-        extract = Node(BrainExtraction(method=method), name='extract', mem_gb=mem_gb)
+        extract = Node(BrainExtraction(method=method), name='extract', mem_gb=found_gb)
         workflow.connect(inputnode, 'first_magnitude', extract, 'in_file')
     workflow.connect([(extract, refine, [('brain_mask', 'mask'), ('info', 'info')])])
     return workflow

@@ -1,5 +1,7 @@
 """The whole reconstruction: from stored images to susceptibility and R2*."""
 
+from collections.abc import Mapping
+
 from qsmflow.engine import Workflow, identity
 from qsmflow.workflows.contrasts import init_relaxometry_wf, usable_relaxometry
 from qsmflow.workflows.field import init_field_mapping_wf
@@ -13,9 +15,9 @@ OUTPUTS = {
     'brain_mask': ('mask', 'volume_ml', 'removed_fraction', 'info'),
     'field_mapping': (
         *('total_field', 'field_noise', 'weights', 'residual'),
-        *('unwrapped_phase', 'phase_offset', 'sign'),
+        *('unwrapped_phase', 'phase_offset', 'sign', 'bipolar', 'unwrapping'),
     ),
-    'susceptibility': ('chimap', 'local_field', 'mask', 'reference'),
+    'susceptibility': ('chimap', 'local_field', 'mask', 'reference', 'inversion'),
     'relaxometry': ('r2star', 't2star', 's0'),
 }
 #: Output fields that need another name, because two stages have one of the same name.
@@ -32,15 +34,18 @@ def init_reconstruction_wf(
     f0: float,
     scaling: dict | None = None,
     echoes: list[int] | None = None,
+    echo_numbers: list[int] | None = None,
     mask_file: str | None = None,
     mask_method: str = 'registration',
+    bipolar: str = 'auto',
+    unwrapping_fallback: bool = True,
     sign: str = 'auto',
     methods: dict[str, str] | None = None,
     params: dict[str, dict] | None = None,
     reference: str = 'wholebrain',
     b0_dir: tuple[float, float, float] | None = None,
     has_magnitude: bool = True,
-    mem_gb: float = 2.0,
+    mem_gb: float | Mapping[str, float] = 2.0,
     n_procs: int = 1,
     name: str = 'reconstruction_wf',
 ) -> Workflow:
@@ -64,23 +69,30 @@ def init_reconstruction_wf(
         How stored phase becomes radians; see :func:`init_preparation_wf`.
     echoes : list of int, optional
         Echoes to keep of those in the files, counted from 0.
+    echo_numbers : list of int, optional
+        Number of each echo that is used in the acquisition, counted from 1; by default those of
+        ``echoes``.
     mask_file : str, optional
         Brain mask to use as it is.
     mask_method : {'registration', 'deepbet', 'quality'}
         How the brain is found otherwise; phase-only data need the last.
+    bipolar : {'auto', 'on', 'off'}
+        Correct the phase of a bipolar readout if the data show one, always, or never.
+    unwrapping_fallback : bool
+        Try the other methods where the unwrapping failed.
     sign : {'auto', '+1', '-1'}
         Sign of the stored phase.
     methods, params : dict, optional
         Method, and its keyword arguments, of the stages ``'unwrapping'``, ``'field'``,
-        ``'background'``, ``'inversion'`` and ``'relaxometry'``.
+        ``'background'``, ``'inversion'``, ``'strategy'`` and ``'relaxometry'``.
     reference : {'wholebrain', 'csf', 'none'}
         The region whose mean susceptibility becomes zero.
     b0_dir : tuple of float, optional
         Main field in array axes, where the affine does not tell.
     has_magnitude : bool
         False for phase-only data; there is no R2* then.
-    mem_gb : float
-        Memory that a node may need, in GB.
+    mem_gb : float or mapping of str to float
+        Memory of each node in GB, or by its step; see :mod:`qsmflow.workflows.memory`.
     n_procs : int
         Threads of each node.
     name : str
@@ -99,7 +111,9 @@ def init_reconstruction_wf(
         Of :func:`init_brain_mask_wf`.
     total_field, field_noise, weights, residual, unwrapped_phase, phase_offset, sign
         Of :func:`init_field_mapping_wf`.
-    chimap, local_field, qsm_mask, reference
+    bipolar, unwrapping
+        Of the same.
+    chimap, local_field, qsm_mask, reference, inversion
         Of :func:`init_susceptibility_wf`.
     r2star, t2star, s0
         Of :func:`init_relaxometry_wf`; not set for a single echo.
@@ -114,6 +128,9 @@ def init_reconstruction_wf(
         'field_mapping': init_field_mapping_wf(
             te=te,
             f0=f0,
+            bipolar=bipolar,
+            echo_numbers=echo_numbers or ([echo + 1 for echo in echoes] if echoes else None),
+            unwrapping_fallback=unwrapping_fallback,
             sign=sign,
             b0_dir=b0_dir,
             params=params,
@@ -124,7 +141,9 @@ def init_reconstruction_wf(
             reference=reference,
             b0_dir=b0_dir,
             params=params,
-            **_chosen(methods, 'background', 'inversion'),
+            te=te,
+            f0=f0,
+            **_chosen(methods, 'background', 'inversion', 'strategy'),
             **resources,
         ),
     }
@@ -178,7 +197,8 @@ def _connect_stages(workflow: Workflow, stages: dict[str, Workflow]) -> None:
     pass_on('preparation', 'field_mapping', 'magnitude', 'phase', 'first_magnitude')
     pass_on('brain_mask', 'field_mapping', 'mask')
     pass_on('brain_mask', 'susceptibility', 'mask')
-    pass_on('field_mapping', 'susceptibility', 'total_field', 'weights')
+    pass_on('preparation', 'susceptibility', 'magnitude')
+    pass_on('field_mapping', 'susceptibility', 'total_field', 'weights', 'field_noise')
     if 'relaxometry' in stages:
         pass_on('preparation', 'relaxometry', 'magnitude')
         pass_on('brain_mask', 'relaxometry', 'mask')

@@ -17,7 +17,10 @@ FIGURES = {
     'r2star': (lambda: MapFigure(kind='r2star'), 'r2star', 'mask'),
 }
 #: Parts of the summary that are known only when the run is under way.
-FACTS = ('mask', 'reference', 'registration', 'preparation', 'sign', 'dentate', 'refinement')
+FACTS = (
+    *('mask', 'reference', 'registration', 'preparation', 'sign', 'bipolar', 'unwrapping'),
+    *('dentate', 'refinement'),
+)
 
 
 def init_reportlets_wf(
@@ -52,7 +55,7 @@ def init_reportlets_wf(
         What is drawn, as far as ``fields`` has it.
     mask_facts, reference_facts, registration_facts, preparation_facts, sign_facts : dict
         As the names say, for the summary.
-    dentate_facts, refinement_facts : dict
+    bipolar_facts, unwrapping_facts, dentate_facts, refinement_facts : dict
         Dictionaries for the summary.
     """
     workflow = Workflow(name=name)

@@ -1,6 +1,8 @@
 """Workflows from the total field to referenced susceptibility."""
 
-from qsmflow.algorithms.catalog import STAGES
+from collections.abc import Mapping
+
+from qsmflow.algorithms.catalog import STAGES, Method
 from qsmflow.engine import Node, Workflow, identity
 from qsmflow.interfaces.susceptibility import (
     BackgroundRemoval,
@@ -8,6 +10,7 @@ from qsmflow.interfaces.susceptibility import (
     SusceptibilityReference,
 )
 from qsmflow.workflows.common import cite, given
+from qsmflow.workflows.memory import claim
 
 
 def init_background_removal_wf(
@@ -15,7 +18,7 @@ def init_background_removal_wf(
     method: str = 'pdf',
     params: dict | None = None,
     b0_dir: tuple[float, float, float] | None = None,
-    mem_gb: float = 2.0,
+    mem_gb: float | Mapping[str, float] = 2.0,
     n_procs: int = 1,
     name: str = 'background_removal_wf',
 ) -> Workflow:
@@ -37,8 +40,8 @@ def init_background_removal_wf(
         Keyword arguments of the algorithm.
     b0_dir : tuple of float, optional
         Main field in array axes, where the affine does not tell.
-    mem_gb : float
-        Memory that the node may need, in GB.
+    mem_gb : float or mapping of str to float
+        Memory of each node in GB, or by its step; see :mod:`qsmflow.workflows.memory`.
     n_procs : int
         Threads of the node.
     name : str
@@ -65,7 +68,7 @@ def init_background_removal_wf(
     remove = Node(
         BackgroundRemoval(method=method, params=params or {}, **given(b0_dir=b0_dir)),
         name='remove',
-        mem_gb=mem_gb,
+        mem_gb=claim(mem_gb, 'background'),
         n_procs=n_procs,
     )
     workflow.connect([
@@ -79,12 +82,16 @@ def init_dipole_inversion_wf(
     *,
     method: str = 'tv',
     params: dict | None = None,
+    strategy: str = 'single',
+    strategy_params: dict | None = None,
+    te: list[float] | None = None,
+    f0: float | None = None,
     b0_dir: tuple[float, float, float] | None = None,
-    mem_gb: float = 2.0,
+    mem_gb: float | Mapping[str, float] = 2.0,
     n_procs: int = 1,
     name: str = 'dipole_inversion_wf',
 ) -> Workflow:
-    """Invert a local field into a susceptibility map.
+    """Invert a field into a susceptibility map.
 
     Workflow Graph
         .. workflow::
@@ -96,14 +103,19 @@ def init_dipole_inversion_wf(
 
     Parameters
     ----------
-    method : str
-        See ``STAGES['inversion']`` of :mod:`qsmflow.algorithms.catalog`.
-    params : dict, optional
-        Keyword arguments of the algorithm.
+    method, strategy : str
+        See ``STAGES['inversion']`` and ``STAGES['strategy']`` of
+        :mod:`qsmflow.algorithms.catalog`.
+    params, strategy_params : dict, optional
+        Keyword arguments of the algorithm and of the strategy.
+    te : list of float, optional
+        Echo times, in s; methods that work on phase use them with ``f0``.
+    f0 : float, optional
+        Imaging frequency, in MHz.
     b0_dir : tuple of float, optional
         Main field in array axes, where the affine does not tell.
-    mem_gb : float
-        Memory that the node may need, in GB.
+    mem_gb : float or mapping of str to float
+        Memory of each node in GB, or by its step; see :mod:`qsmflow.workflows.memory`.
     n_procs : int
         Threads of the node.
     name : str
@@ -112,49 +124,82 @@ def init_dipole_inversion_wf(
     Inputs
     ------
     local_field, mask, weights : str
-        Field (ppm), region of interest, confidence (0 to 1).
+        Field (ppm), region of interest, confidence (0 to 1). The total field for a method that
+        removes the background itself.
+    magnitude, r2star, field_noise : str
+        Magnitude with echoes last, R2* (1/s), SD of the field (ppm); for the methods that ask
+        for them, and optional.
 
     Outputs
     -------
     chimap : str
         Susceptibility, in ppm, not referenced.
+    info : dict
+        What was decided from the data, such as the weight of the regularisation.
+    local_field : str
+        Its field, in ppm; only of a method that takes the total field.
     """
     entry = STAGES['inversion'][method]
     workflow = Workflow(name=name)
     workflow.tag = 'dipole_inversion'
-    workflow.__desc__ = (
-        f'Susceptibility was estimated by {entry.title} [{cite(entry.citations)}].\n'
-    )
-    inputnode = identity('inputnode', ['local_field', 'mask', 'weights'])
-    outputnode = identity('outputnode', ['chimap'])
+    workflow.optional_inputs = ('magnitude', 'r2star', 'field_noise')
+    workflow.optional_outputs = ('info', 'local_field')
+    workflow.__desc__ = _sentence(entry, STAGES['strategy'][strategy])
+    fields = ['local_field', 'mask', 'weights', 'magnitude', 'r2star', 'field_noise']
+    inputnode = identity('inputnode', fields)
+    outputnode = identity('outputnode', ['chimap', 'info', 'local_field'])
     invert = Node(
-        DipoleInversion(method=method, params=params or {}, **given(b0_dir=b0_dir)),
+        DipoleInversion(
+            method=method,
+            params=params or {},
+            strategy=strategy,
+            strategy_params=strategy_params or {},
+            **given(b0_dir=b0_dir, te=te, f0=f0),
+        ),
         name='invert',
-        mem_gb=mem_gb,
+        mem_gb=claim(mem_gb, 'inversion'),
         n_procs=n_procs,
     )
+    used = [key for key in fields if key in (*fields[:3], *entry.extras)]
     workflow.connect([
-        (inputnode, invert, [(key, key) for key in ('local_field', 'mask', 'weights')]),
-        (invert, outputnode, [('chimap', 'chimap')]),
+        (inputnode, invert, [(key, key) for key in used]),
+        (invert, outputnode, [('chimap', 'chimap'), ('info', 'info')]),
     ])  # fmt: skip
+    if entry.takes == 'total_field':
+        workflow.connect(invert, 'local_field', outputnode, 'local_field')
     return workflow
+
+
+def _sentence(inversion: Method, strategy: Method) -> str:
+    """Describe the inversion, with citations."""
+    source = 'from the total field ' if inversion.takes == 'total_field' else ''
+    text = f'Susceptibility was estimated {source}by {inversion.title}'
+    text += f' [{cite(inversion.citations)}]' if inversion.citations else ''
+    if strategy.name != 'single':
+        text += f', as a {strategy.title}'
+        text += f' [{cite(strategy.citations)}]' if strategy.citations else ''
+    return text + '.\n'
 
 
 def init_susceptibility_wf(
     *,
     background: str = 'pdf',
     inversion: str = 'tv',
+    strategy: str = 'single',
     reference: str = 'wholebrain',
     params: dict[str, dict] | None = None,
+    te: list[float] | None = None,
+    f0: float | None = None,
     b0_dir: tuple[float, float, float] | None = None,
-    mem_gb: float = 2.0,
+    mem_gb: float | Mapping[str, float] = 2.0,
     n_procs: int = 1,
     name: str = 'susceptibility_wf',
 ) -> Workflow:
     """Estimate referenced susceptibility from the total field.
 
     The two stages inside carry the tags ``'background_removal'`` and ``'dipole_inversion'``:
-    ``splice`` replaces either by a workflow of your own.
+    ``splice`` replaces either by a workflow of your own. An inversion that takes the total field
+    has no background removal before it.
 
     Workflow Graph
         .. workflow::
@@ -166,16 +211,20 @@ def init_susceptibility_wf(
 
     Parameters
     ----------
-    background, inversion : str
+    background, inversion, strategy : str
         Methods, see :data:`qsmflow.algorithms.catalog.STAGES`.
     reference : {'wholebrain', 'csf', 'none'}
         The region whose mean becomes zero.
     params : dict of dict, optional
-        Keyword arguments by stage: ``'background'``, ``'inversion'``.
+        Keyword arguments by stage: ``'background'``, ``'inversion'``, ``'strategy'``.
+    te : list of float, optional
+        Echo times, in s.
+    f0 : float, optional
+        Imaging frequency, in MHz.
     b0_dir : tuple of float, optional
         Main field in array axes, where the affine does not tell.
-    mem_gb : float
-        Memory that a node may need, in GB.
+    mem_gb : float or mapping of str to float
+        Memory of each node in GB, or by its step; see :mod:`qsmflow.workflows.memory`.
     n_procs : int
         Threads of each node.
     name : str
@@ -185,8 +234,9 @@ def init_susceptibility_wf(
     ------
     total_field, mask, weights : str
         Field (ppm), brain mask, confidence (0 to 1).
-    r2star : str
-        R2* (1/s); needed only for the CSF reference.
+    magnitude, r2star, field_noise : str
+        Magnitude with echoes last, R2* (1/s), SD of the field (ppm). R2* for the CSF reference,
+        all for the inversions that ask for them.
 
     Outputs
     -------
@@ -196,39 +246,80 @@ def init_susceptibility_wf(
         Local field (ppm), and where it and ``chimap`` are valid.
     reference : dict
         Region, mean, SD and size of the reference.
+    inversion : dict
+        What the inversion decided from the data.
     """
     params = params or {}
     resources = {'mem_gb': mem_gb, 'n_procs': n_procs, 'b0_dir': b0_dir}
     workflow = Workflow(name=name)
     workflow.tag = 'susceptibility'
-    inputnode = identity('inputnode', ['total_field', 'mask', 'weights', 'r2star'])
-    outputnode = identity('outputnode', ['chimap', 'local_field', 'mask', 'reference'])
-    background_removal_wf = init_background_removal_wf(
-        method=background, params=params.get('background'), **resources
-    )
+    workflow.optional_inputs = ('magnitude', 'field_noise')
+    workflow.optional_outputs = ('inversion',)
+    extras = ['magnitude', 'r2star', 'field_noise']
+    inputnode = identity('inputnode', ['total_field', 'mask', 'weights', *extras])
+    results = ['chimap', 'local_field', 'mask', 'reference', 'inversion']
+    outputnode = identity('outputnode', results)
     dipole_inversion_wf = init_dipole_inversion_wf(
-        method=inversion, params=params.get('inversion'), **resources
+        method=inversion,
+        params=params.get('inversion'),
+        strategy=strategy,
+        strategy_params=params.get('strategy'),
+        te=te,
+        f0=f0,
+        **resources,
     )
-    refer = Node(SusceptibilityReference(region=reference), name='refer', mem_gb=mem_gb)
+    refer = Node(
+        SusceptibilityReference(region=reference),
+        name='refer',
+        mem_gb=claim(mem_gb, 'reference'),
+    )
+    passed = [(key, f'inputnode.{key}') for key in ('weights', *extras)]
     workflow.connect([
-        (inputnode, background_removal_wf, [
-            ('total_field', 'inputnode.total_field'),
-            ('mask', 'inputnode.mask'),
-            ('weights', 'inputnode.weights'),
-        ]),
-        (inputnode, dipole_inversion_wf, [('weights', 'inputnode.weights')]),
-        (background_removal_wf, dipole_inversion_wf, [
-            ('outputnode.local_field', 'inputnode.local_field'),
-            ('outputnode.mask', 'inputnode.mask'),
-        ]),
-        (background_removal_wf, refer, [('outputnode.mask', 'mask')]),
+        (inputnode, dipole_inversion_wf, passed),
         (dipole_inversion_wf, refer, [('outputnode.chimap', 'chimap')]),
-        (background_removal_wf, outputnode, [
-            ('outputnode.local_field', 'local_field'),
-            ('outputnode.mask', 'mask'),
-        ]),
+        (dipole_inversion_wf, outputnode, [('outputnode.info', 'inversion')]),
         (refer, outputnode, [('chimap', 'chimap'), ('reference', 'reference')]),
     ])  # fmt: skip
     if reference == 'csf':
         workflow.connect(inputnode, 'r2star', refer, 'r2star')
+    if STAGES['inversion'][inversion].takes == 'total_field':
+        _connect_total_field(workflow)
+    else:
+        _connect_local_field(
+            workflow,
+            init_background_removal_wf(
+                method=background, params=params.get('background'), **resources
+            ),
+        )
     return workflow
+
+
+def _connect_local_field(workflow: Workflow, background_removal_wf: Workflow) -> None:
+    """Give the inversion the field that a background removal leaves."""
+    nodes = {node.name: node for node in workflow._graph.nodes()}
+    inversion, refer, outputnode = (
+        nodes[key] for key in ('dipole_inversion_wf', 'refer', 'outputnode')
+    )
+    doors = [(key, f'inputnode.{key}') for key in ('total_field', 'mask', 'weights')]
+    results = [('outputnode.local_field', 'local_field'), ('outputnode.mask', 'mask')]
+    workflow.connect([
+        (nodes['inputnode'], background_removal_wf, doors),
+        (background_removal_wf, inversion, [(a, f'inputnode.{b}') for a, b in results]),
+        (background_removal_wf, refer, results[1:]),
+        (background_removal_wf, outputnode, results),
+    ])  # fmt: skip
+
+
+def _connect_total_field(workflow: Workflow) -> None:
+    """Give the inversion the total field."""
+    nodes = {node.name: node for node in workflow._graph.nodes()}
+    inputnode, inversion, refer, outputnode = (
+        nodes[key] for key in ('inputnode', 'dipole_inversion_wf', 'refer', 'outputnode')
+    )
+    doors = [('total_field', 'inputnode.local_field'), ('mask', 'inputnode.mask')]
+    workflow.connect([
+        (inputnode, inversion, doors),
+        (inputnode, refer, [('mask', 'mask')]),
+        (inputnode, outputnode, [('mask', 'mask')]),
+        (inversion, outputnode, [('outputnode.local_field', 'local_field')]),
+    ])  # fmt: skip

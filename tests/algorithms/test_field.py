@@ -1,10 +1,14 @@
 import numpy as np
 import pytest
 
-from qsmflow.algorithms.field import FieldMap, nonlinear, sequential, weighted
+from qsmflow.algorithms.field import FieldMap
+from qsmflow.algorithms.field.average import WEIGHTINGS, averaged
+from qsmflow.algorithms.field.lines import nonlinear, weighted
+from qsmflow.algorithms.field.refined import _refine, refined
+from qsmflow.algorithms.field.sequential import _fields, sequential
 from qsmflow.units import radians_per_ppm
 
-METHODS = [sequential, weighted, nonlinear]
+METHODS = [sequential, weighted, nonlinear, refined, averaged]
 F0 = 127.732
 EVEN = np.array([0.004, 0.010, 0.016, 0.022, 0.028])
 UNEVEN = np.array([0.0046, 0.0103, 0.0190, 0.0300])
@@ -246,3 +250,221 @@ def test_impossible_frequency_is_an_error(f0):
     phase, magnitude = scan(EVEN)
     with pytest.raises(ValueError, match='MHz'):
         sequential(phase, magnitude, region(), SIZE, te=EVEN, f0=f0)
+
+
+def wrapped(x):
+    return x - 2 * np.pi * np.rint(x / (2 * np.pi))
+
+
+def sequential_reference(phase, magnitude, k, noise):
+    """Return the sequential fit of voxels (N, E) in float64, straight from its equations."""
+    f = phase[:, 0] / k[0]
+    s = np.maximum(magnitude[:, 0] ** 2, noise**2 / 4) / noise**2 * k[0] ** 2
+    for j in range(1, k.size):
+        e = wrapped(phase[:, j] - k[j] * f)
+        w = np.maximum(magnitude[:, j] ** 2 - noise**2, 0.05 * noise**2) / noise**2
+        a = (1 + e**2 / (2.5**2 * (1 / w + k[j] ** 2 / s + 0.08**2))) ** -2
+        f = (s * f + a * w * k[j] * (k[j] * f + e)) / (s + a * w * k[j] ** 2)
+        s = s + a * w * k[j] ** 2
+    e = wrapped(phase - k * f[:, None])
+    misfit = np.sum(magnitude * 2 * np.abs(np.sin(e / 2)), axis=1) / magnitude.sum(axis=1)
+    return f, np.minimum(misfit, 1)
+
+
+def lists(te, snr, **options):
+    """Return phase and magnitude of the voxels as the kernels take them, (E, N), and k."""
+    phase, magnitude = scan(te, snr=snr, **options)
+    pick = region()
+    k = radians_per_ppm(te, F0)
+    return phase[pick].T.astype(np.float32), (magnitude[pick].T / 1000).astype(np.float32), k
+
+
+@pytest.mark.parametrize('te', [EVEN, UNEVEN], ids=len)
+@pytest.mark.parametrize('snr', [50, 5])
+def test_sequential_is_its_equations_in_float64(te, snr):
+    phase, magnitude, k = lists(te, snr)
+    count = phase.shape[1]
+    field, info, residual = (np.empty(count, np.float32) for _ in range(3))
+    level = np.float32(1 / snr), np.float32(0.08**2)
+    offset = np.zeros(count, np.float32)
+    _fields(phase, magnitude, k.astype(np.float32), offset, *level, field, info, residual)
+    expected, misfit = sequential_reference(phase.T.astype(float), magnitude.T, k, 1 / snr)
+    np.testing.assert_allclose(field, expected, atol=2e-6)
+    np.testing.assert_allclose(residual, misfit, atol=2e-5)
+
+
+def test_sequential_does_not_lose_digits_to_float32():
+    te = np.array([0.020, 0.021, 0.022, 0.023])
+    x, _, _ = grid()
+    offset = 0.2 * np.cos(2 * x)
+    phase, magnitude = scan(te, offset=offset)
+    mask = region()
+    found = sequential(phase, magnitude, mask, SIZE, te=te, f0=F0, alternations=12)
+    # Near echo times ask much of the intercepts. The offset is smooth, so it can be found.
+    assert np.abs(found.phase_offset - offset)[mask].max() < 0.05
+
+
+@pytest.mark.parametrize('fit', METHODS)
+def test_one_voxel_and_one_slice(fit):
+    phase, magnitude = scan(EVEN, snr=100)
+    one = np.zeros(SHAPE, bool)
+    one[12, 12, 10] = True
+    plane = region()
+    plane[..., :10] = plane[..., 11:] = False
+    for mask in (one, plane):
+        found = fit(phase, magnitude, mask, SIZE, te=EVEN, f0=F0)
+        error = (found.total_field - truth())[mask]
+        assert np.sqrt(np.mean(error**2)) < 0.006
+        assert found.field_noise[mask].min() > 0
+
+
+@pytest.mark.parametrize('fit', METHODS)
+def test_the_same_bytes_wherever_the_data_are_in_memory(fit):
+    phase, magnitude = scan(EVEN, snr=20, offset=0.1)
+    first = fit(phase, magnitude, region(), SIZE, te=EVEN, f0=F0)
+    kept = []
+    for gap in (1, 3, 1000, 30_001):
+        kept.append(np.empty(gap, np.float32))
+        again = fit(phase.copy(), magnitude.copy(), region(), SIZE, te=EVEN, f0=F0)
+        for name in FieldMap.__dataclass_fields__:
+            np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
+
+
+def weights_of(weighting, magnitude, te):
+    return {
+        'phase_var': magnitude**2 * te**2,
+        'phase_snr': magnitude * te,
+        'average': np.ones_like(magnitude),
+        'te': np.ones_like(magnitude) * te,
+        'magnitude': magnitude,
+    }[weighting]
+
+
+@pytest.mark.parametrize('weighting', WEIGHTINGS)
+def test_average_is_its_formula(weighting):
+    phase, magnitude = scan(UNEVEN, snr=20)
+    mask = region()
+    found = averaged(
+        phase, magnitude, mask, SIZE, te=UNEVEN, f0=F0, weighting=weighting
+    ).total_field[mask]
+    w = weights_of(weighting, magnitude[mask], UNEVEN)
+    hertz = np.sum(w * phase[mask] / UNEVEN, axis=1) / w.sum(axis=1) / (2 * np.pi)
+    np.testing.assert_allclose(found, hertz / F0, atol=1e-6)
+
+
+@pytest.mark.parametrize('weighting', WEIGHTINGS)
+def test_noise_of_every_average_is_the_measured_one(weighting):
+    phase, magnitude = scan(EVEN, snr=50)
+    mask = region()
+    found = averaged(phase, magnitude, mask, SIZE, te=EVEN, f0=F0, weighting=weighting)
+    score = (found.total_field - truth())[mask] / found.field_noise[mask]
+    assert np.std(score) == pytest.approx(1, abs=0.07)
+
+
+def test_inverse_variance_is_the_best_average_and_the_line_through_the_origin():
+    phase, magnitude = scan(EVEN, snr=30, r2star=60.0)
+    mask = region()
+    kwargs = {'te': EVEN, 'f0': F0}
+    error = {
+        name: np.std(
+            (
+                averaged(phase, magnitude, mask, SIZE, weighting=name, **kwargs).total_field
+                - truth()
+            )[mask]
+        )
+        for name in WEIGHTINGS
+    }
+    assert min(error, key=error.get) == 'phase_var'
+    line = weighted(phase, magnitude, mask, SIZE, fit_offset=False, **kwargs)
+    mean = averaged(phase, magnitude, mask, SIZE, **kwargs)
+    for name in ('total_field', 'field_noise', 'residual'):
+        np.testing.assert_allclose(getattr(mean, name), getattr(line, name), rtol=1e-4, atol=1e-6)
+
+
+def test_echoes_without_signal_do_not_count_in_any_average():
+    phase, magnitude = scan(EVEN)
+    phase[..., 4] = 77
+    magnitude[..., 4] = 0
+    mask = region()
+    for weighting in WEIGHTINGS:
+        found = averaged(
+            phase, magnitude, mask, SIZE, te=EVEN, f0=F0, weighting=weighting
+        ).total_field
+        np.testing.assert_allclose(found[mask], truth()[mask], atol=2e-6)
+    with pytest.raises(ValueError, match='phase_var, phase_snr'):
+        averaged(phase, magnitude, mask, SIZE, te=EVEN, f0=F0, weighting='snr')
+
+
+def robust_objective(phase, magnitude, k, f, p, noise, prior):
+    """Return the objective of the refined fit for voxels (N, E), in float64."""
+    w = np.maximum(magnitude**2 - noise**2, 0.05 * noise**2) / noise**2
+    c2 = 2.5**2 * (1 / w + 0.08**2)
+    d = np.abs(np.exp(1j * phase) - np.exp(1j * (p[:, None] + k * f[:, None]))) ** 2
+    return np.sum(w * c2 * d / (c2 + d), axis=1) + prior * p**2
+
+
+@pytest.mark.parametrize('snr', [50, 8])
+def test_refinement_minimises_its_objective_and_never_raises_it(snr):
+    phase, magnitude, k = lists(EVEN, snr, r2star=50.0)
+    phase[2] += np.pi * (np.random.default_rng(6).random(phase.shape[1]) < 0.05)
+    count, prior = phase.shape[1], 1 / 0.05**2
+    start = (phase[0] / k[0]).astype(np.float32)
+    field, offset = start.copy(), np.zeros(count, np.float32)
+    info, residual = np.empty((2, count), np.float32)
+    _refine(phase, magnitude, k, 1 / snr**2, prior, 50, 1e-7, field, offset, info, residual)
+    data = phase.T.astype(float), magnitude.T.astype(float), k
+
+    def objective(f, p):
+        return robust_objective(*data, f.astype(float), p.astype(float), 1 / snr, prior)
+
+    before, after = objective(start, 0 * offset), objective(field, offset)
+    assert (after <= before + 1e-4).all()
+    assert np.median(after / before) < 0.8
+    # Flat to first order: the slope over the curvature is the way to the minimum, in rad.
+    step = 1e-3
+    slopes = []
+    for df, dp in ((step / k[2], 0), (0, step)):
+        up = objective(field.astype(float) + df, offset.astype(float) + dp)
+        down = objective(field.astype(float) - df, offset.astype(float) - dp)
+        slopes.append(np.abs(up - down) / np.maximum(up + down - 2 * after, 1e-9) / 2)
+    assert np.percentile(slopes, 95) < 0.5
+    assert np.median(slopes) < 0.05
+
+
+def test_refinement_lowers_the_error_when_the_offset_is_known():
+    errors = {}
+    for fit in (sequential, refined):
+        squares = []
+        for seed in range(3):
+            phase, magnitude = scan(EVEN, snr=15, seed=seed, r2star=40.0)
+            found = fit(phase, magnitude, region(), SIZE, te=EVEN, f0=F0, alternations=0)
+            squares.append(np.median(np.abs(found.total_field - truth())[region()]))
+        errors[fit] = np.mean(squares)
+    assert errors[refined] < errors[sequential]
+
+
+def test_refinement_leaves_a_field_that_is_off_by_a_turn():
+    phase, magnitude = scan(EVEN, snr=100)
+    phase[10:12, 10, 10] += 2 * np.pi * np.array([1, 0, 0, 0, 0])
+    mask = region()
+    kwargs = {'te': EVEN, 'f0': F0, 'alternations': 0}
+    start = sequential(phase, magnitude, mask, SIZE, **kwargs).total_field
+    found = refined(phase, magnitude, mask, SIZE, **kwargs)
+    np.testing.assert_allclose(found.total_field[10:12, 10, 10], start[10:12, 10, 10], atol=0.02)
+    assert found.residual[10:12, 10, 10].min() > 0.3
+
+
+def test_offset_deviation_decides_how_much_of_an_offset_goes_to_each_voxel():
+    phase, magnitude = scan(EVEN, snr=100)
+    phase[10, 10, 10] += 0.3
+    mask = region()
+    kwargs = {'te': EVEN, 'f0': F0, 'alternations': 0}
+    tight, loose = (
+        refined(phase, magnitude, mask, SIZE, offset_deviation=d, **kwargs) for d in (1e-4, 1.0)
+    )
+    assert abs(tight.phase_offset[10, 10, 10]) < 0.01
+    assert loose.phase_offset[10, 10, 10] == pytest.approx(0.3, abs=0.06)
+    assert np.median(loose.field_noise[mask]) > 1.5 * np.median(tight.field_noise[mask])
+    for name in ('offset_deviation', 'tol'):
+        with pytest.raises(ValueError, match=name):
+            refined(phase, magnitude, mask, SIZE, te=EVEN, f0=F0, **{name: 0.0})

@@ -54,6 +54,7 @@ class TestTv(InversionBattery):
     method = staticmethod(tv)
     error = 0.25
     quick = {'max_iter': 8}
+    flip_limit = 0.25
 
     def test_both_parts_iterate(self):
         _, mask, local, _ = phantom(SMALL)

@@ -184,7 +184,9 @@ def test_conjugate_gradients_solve_dense_systems():
     matrix = rng.normal(size=(12, 8)).astype(np.float32)
     data = rng.normal(size=12).astype(np.float32)
     expected = np.linalg.lstsq(matrix.astype(np.float64), data, rcond=None)[0]
-    x, history = cgls(lambda v: matrix @ v, lambda r: matrix.T @ r, data, max_iter=40, tol=1e-6)
+    x, history = cgls(
+        lambda v: matrix @ v, lambda r: matrix.T @ r, data.copy(), max_iter=40, tol=1e-6
+    )
     np.testing.assert_allclose(x, expected, atol=1e-4)
     assert history[-1] < 1e-6 or len(history) == 40
     x, history = conjugate_gradient(

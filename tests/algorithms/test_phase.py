@@ -8,12 +8,12 @@ from qsmflow.algorithms.phase import (
     field_sign_evidence,
     identify_scaling,
     parse_scaling,
-    remove_phase_offset,
     remove_slice_chop,
     scale_to_radians,
     slice_chop,
     wrap,
 )
+from qsmflow.algorithms.phase_offset import remove_phase_offset
 
 TRUTH = np.random.default_rng(0).uniform(-np.pi, np.pi, 40_000)
 
@@ -206,6 +206,48 @@ def test_phase_offset_survives_nan_and_no_magnitude():
     np.testing.assert_array_equal(magnitude, before[1])
     with pytest.raises(ValueError, match='sigma'):
         remove_phase_offset(phase, magnitude, mask, size, te=te, sigma=0)
+
+
+def test_phase_offset_needs_no_unwrapping_of_single_voxels():
+    # At 1 mm the difference of the echoes is unwrapped in cells of 2 x 2 x 2 voxels.
+    te = (0.004, 0.010, 0.016)
+    phase, magnitude, mask, *_ = offset_scan(te, shape=(48, 44, 40))
+    found = [
+        remove_phase_offset(phase, magnitude, mask, (size,) * 3, te=te, sigma=4 * size)[1]
+        for size in (1.0, 2.5)
+    ]
+    assert np.abs(angle_between(*found)).max() < 1e-5
+
+
+def test_phase_offset_of_noise_beside_the_object_stays_out_of_it():
+    te = (0.004, 0.010)
+    phase, magnitude, mask, _, size = offset_scan(te, shape=(24, 24, 24))
+    clean = remove_phase_offset(phase, magnitude, mask, size, te=te)[1]
+    rng = np.random.default_rng(7)
+    outside = ~mask
+    phase[outside] = rng.uniform(-np.pi, np.pi, phase[outside].shape)
+    magnitude[outside] = 0.02 * rng.rayleigh(size=magnitude[outside].shape)
+    wide = remove_phase_offset(phase, magnitude, np.ones_like(mask), size, te=te)[1]
+    difference = angle_between(wide, clean)[mask]
+    difference -= np.median(difference)
+    assert np.percentile(np.abs(difference), 99) < 0.05
+
+
+def test_phase_offset_of_odd_masks_and_twice_the_same():
+    te = (0.004, 0.010, 0.016)
+    phase, magnitude, mask, offset, size = offset_scan(te, shape=(24, 24, 24))
+    one, plane = np.zeros_like(mask), mask.copy()
+    one[12, 12, 12] = True
+    plane[..., :12] = plane[..., 13:] = False
+    for region in (one, plane):
+        found = remove_phase_offset(phase, magnitude, region, size, te=te)[1]
+        misfit = angle_between(found, offset)[region]
+        assert np.sqrt(np.mean(misfit**2)) < 0.15
+    empty = remove_phase_offset(phase, magnitude, 0 * mask, size, te=te)
+    assert not empty[0].any()
+    assert not empty[1].any()
+    first, second = (remove_phase_offset(phase, magnitude, mask, size, te=te)[0] for _ in range(2))
+    np.testing.assert_array_equal(first, second)
 
 
 def head_with_sinus(b0_dir):

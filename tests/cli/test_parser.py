@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from qsmflow import __version__
-from qsmflow.algorithms.catalog import STAGES
+from qsmflow.algorithms.catalog import PRESETS, STAGES, Preset, default
 from qsmflow.cli import parser as parser_module
 from qsmflow.cli.options import NOT_SETTINGS, STAGE_OPTIONS, build_parser
 from qsmflow.cli.parser import MissingToolError, check_methods, parse_args
@@ -118,6 +118,13 @@ def test_every_stage_and_method_has_a_choice():
         assert actions[f'reconstruction.{stage}'].choices == tuple(methods)
 
 
+def test_every_preset_is_a_choice_and_explained():
+    action = next(item for item in build_parser()._actions if '--preset' in item.option_strings)
+    assert action.choices == tuple(PRESETS)
+    for preset in PRESETS.values():
+        assert f'{preset.name}: {preset.summary}' in action.help
+
+
 def test_both_spellings():
     for action in build_parser()._actions:
         for name in action.option_strings:
@@ -159,13 +166,19 @@ def test_defaults(folders, tmp_path):
         (['--phase-scale', '0.001'], 'reconstruction.phase_scale', '0.001'),
         (['--phase-sign', '-1'], 'reconstruction.phase_sign', '-1'),
         (['--phase-sign=1'], 'reconstruction.phase_sign', '+1'),
+        (['--bipolar', 'on'], 'reconstruction.bipolar', 'on'),
+        (['--bipolar', 'off', '--echoes', '1,3'], 'reconstruction.bipolar', 'off'),
         (['--echoes', '3,1-2'], 'reconstruction.echoes', (1, 2, 3)),
         (['--field-strength', '7'], 'reconstruction.field_strength', 7.0),
         (['--b0-dir', 'y'], 'reconstruction.b0_vector', (0, 1, 0)),
         (['--b0-dir=-1,0,0'], 'reconstruction.b0_vector', (-1, 0, 0)),
         (['--mask', 'derivatives'], 'reconstruction.mask', 'derivatives'),
         (['--mask-method', 'deepbet'], 'reconstruction.mask_method', 'deepbet'),
+        (['--preset', 'fast'], 'reconstruction.preset', 'fast'),
+        (['--cosmos'], 'reconstruction.cosmos', True),
+        ([], 'reconstruction.cosmos', False),
         (['--unwrap', 'laplacian'], 'reconstruction.unwrapping', 'laplacian'),
+        (['--no-unwrapping-fallback'], 'reconstruction.unwrapping_fallback', False),
         (['--field_fit', 'weighted'], 'reconstruction.field', 'weighted'),
         (['--bgfr', 'vsharp'], 'reconstruction.background', 'vsharp'),
         (['--inversion', 'rts'], 'reconstruction.inversion', 'rts'),
@@ -243,6 +256,7 @@ def test_unusual_folder_names(tmp_path, monkeypatch, name):
     [
         (['--inversoin', 'tkd'], ['--inversoin', "'--inversion'"]),
         (['--inversion', 'tkdd'], ['--inversion', 'tkdd', 'tkd']),
+        (['--preset', 'quick'], ['--preset', 'quick', 'thorough']),
         (['–participant-label', '01'], ['typographic dash', '--participant-label']),
         (['—dry-run'], ['typographic dash', '--dry-run']),
         (['−w', '/tmp'], ['typographic dash', 'type -w']),
@@ -251,6 +265,9 @@ def test_unusual_folder_names(tmp_path, monkeypatch, name):
         (['--participant-label'], ['--participant-label', 'expected']),
         (['--echoes', '3-1'], ['--echoes', "'3-1'"]),
         (['--echoes', '0'], ['--echoes', 'from 1']),
+        (['--bipolar', 'yes'], ['--bipolar', "'yes'", 'auto']),
+        (['--bipolar', 'on', '--echoes', '1-2'], ['reconstruction.bipolar', 'three echoes']),
+        (['--bipolar', 'on', '--echoes', '1,3,5'], ['odd and even', '[1, 3, 5]', "'auto'"]),
         (['--field-strength', '3000'], ['--field-strength', '<= 25', '3000']),
         (['--field-strength', 'nan'], ['--field-strength', 'nan']),
         (['--b0-dir', 'up'], ['--b0-dir', "'up'"]),
@@ -356,6 +373,85 @@ def test_effective_file_repeats_a_run(folders, tmp_path):
     assert again.execution.run_uuid != first.execution.run_uuid
     same_run = dataclasses.replace(again.execution, run_uuid=first.execution.run_uuid)
     assert dataclasses.replace(again, execution=same_run) == first
+
+
+# --- presets ---
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """A preset with another inversion than the default one."""
+    params = {'inversion': {'threshold': 0.1}, 'background': {'max_iter': 7}}
+    preset = Preset('quick', 'for this test', methods={'inversion': 'tkd'}, params=params)
+    monkeypatch.setitem(PRESETS, 'quick', preset)
+    return preset
+
+
+def repeated(folders, tmp_path, options, again):
+    """Run with options, then with the settings file of that run and further options."""
+    config = tmp_path / 'effective.toml'
+    config.write_text(parse_args([*folders, *options]).to_toml(), encoding='utf-8')
+    return parse_args([*folders, '--config-file', str(config), *again]).reconstruction
+
+
+def test_options_win_over_the_preset(folders, quick):
+    options = ['--preset', 'quick', '--inversion-param', 'correct=true', '--bgfr', 'vsharp']
+    recon = parse_args([*folders, *options]).reconstruction
+    assert recon.inversion == 'tkd'
+    assert recon.background == 'vsharp'
+    assert recon.params == {'inversion': {'threshold': 0.1, 'correct': True}}
+
+
+def test_file_wins_over_the_preset(folders, tmp_path, quick):
+    config = tmp_path / 'config.toml'
+    config.write_text(
+        '[reconstruction]\nbackground = "resharp"\n'
+        '[reconstruction.params.inversion]\nthreshold = 0.2\n'
+    )
+    options = ['--config-file', str(config), '--preset', 'quick']
+    recon = parse_args([*folders, *options]).reconstruction
+    assert recon.preset == 'quick'
+    assert recon.background == 'resharp'
+    assert recon.params == {'inversion': {'threshold': 0.2}}
+
+
+def test_option_wins_over_the_preset_of_the_file(folders, tmp_path, quick):
+    config = tmp_path / 'config.toml'
+    config.write_text(
+        '[reconstruction]\npreset = "quick"\n[reconstruction.params.background]\nmax_iter = 9\n'
+    )
+    recon = parse_args([*folders, '--config-file', str(config), '--preset', 'default'])
+    assert recon.reconstruction.inversion == default('inversion')
+    assert recon.reconstruction.params == {'background': {'max_iter': 9}}
+
+
+@pytest.mark.parametrize('preset', ['quick', *PRESETS])
+def test_effective_file_repeats_a_preset(folders, tmp_path, quick, preset):
+    options = ['--preset', preset, '--inversion-param', 'pad=8']
+    first = parse_args([*folders, *options]).reconstruction
+    assert repeated(folders, tmp_path, options, []) == first
+
+
+def test_effective_file_with_another_preset(folders, tmp_path, quick):
+    options = ['--preset', 'quick', '--inversion-param', 'pad=8']
+    recon = repeated(folders, tmp_path, options, ['--preset', 'default'])
+    assert recon == parse_args([*folders, '--inversion-param', 'pad=8']).reconstruction
+    recon = repeated(folders, tmp_path, [], ['--preset', 'quick'])
+    assert recon == parse_args([*folders, '--preset', 'quick']).reconstruction
+
+
+def test_effective_file_with_another_method(folders, tmp_path, quick):
+    recon = repeated(folders, tmp_path, ['--preset', 'quick'], ['--inversion', 'rts'])
+    assert recon.inversion == 'rts'
+    assert recon.params == {'background': {'max_iter': 7}}
+
+
+@pytest.mark.parametrize('preset', PRESETS)
+def test_presets_pass_the_check_of_methods(folders, preset):
+    check_methods(parse_args([*folders, '--preset', preset]))
+
+
+# --- configuration files that cannot be used ---
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 
 from qsmflow import io
 from qsmflow.algorithms.masking import dilate, refine_brain_mask
-from qsmflow.algorithms.unwrap import voxel_quality
+from qsmflow.algorithms.unwrap import quality_map
 from qsmflow.interfaces.masking import MaskRefinement, PhaseQualityMask
 
 
@@ -30,7 +30,7 @@ def refine(scan, files, run, mask, **inputs):
 def test_refinement_is_the_kernel(scan, files, run, check, generous):
     mask, path = generous
     out = refine(scan, files, run, path)
-    quality = voxel_quality(scan.phase, scan.magnitude, mask, te=scan.te)
+    quality = quality_map(scan.phase, scan.magnitude, mask, te=scan.te)
     refined, removed = refine_brain_mask(
         mask, magnitude=scan.magnitude[..., 0], quality=quality, voxel_size=scan.voxel_size
     )

@@ -39,6 +39,54 @@ def test_slices():
     assert '97%' in mended['text']
 
 
+BIPOLAR = {'Mode': 'auto', 'Tested': True, 'Corrected': True, 'Evidence': 2464.8}
+BIPOLAR |= {'Gradient': [0.0104, 0.0, 0.0], 'GradientError': [1e-6] * 3, 'Span': 1.44, 'Axis': 'i'}
+
+
+def test_bipolar_readout():
+    mended = block(bipolar=BIPOLAR)
+    assert mended['text'] == (
+        'The phase by which odd and even echoes differ was removed '
+        '(evidence: 2.46e+03 standard errors).'
+    )
+    assert mended['pairs'] == [
+        ('gradient along the array axes', '0.0104, 0, 0', 'rad/mm'),
+        ('difference over the brain', '1.44', 'rad'),
+        ('array axis of the largest change', 'i', ''),
+    ]
+    asked = block(bipolar={**BIPOLAR, 'Mode': 'on', 'Note': 'three echoes only'})['text']
+    assert 'removed, as the user asked (' in asked
+    assert asked.endswith('; three echoes only.')
+    kept = block(bipolar={**BIPOLAR, 'Corrected': False, 'Evidence': 0.5})['text']
+    assert kept == (
+        'Odd and even echoes agree (evidence: 0.5 standard errors); nothing was changed.'
+    )
+    untested = {'Mode': 'off', 'Tested': False, 'Corrected': False, 'Reason': 'switched off'}
+    made = block(bipolar=untested)
+    assert made['text'] == 'Not tested for a bipolar readout: switched off.'
+    assert made['pairs'] == []
+
+
+def test_unwrapping():
+    good = {'Method': 'romeo', 'Parameters': {}, 'Failed': False}
+    good |= {'ResidualShare': 0.0123, 'TurnShare': None}
+    facts_ = {'Requested': 'romeo', 'Method': 'romeo', 'Parameters': {}, 'Failed': False}
+    facts_ |= {'Reason': '', 'Tried': [good]}
+    made = block(unwrapping=facts_)
+    assert made['text'] == 'The field agrees with the phase as unwrapped by romeo.'
+    assert made['rows'] == [['romeo', '1.2%', '–', 'passed']]
+    assert made['pairs'] == []
+    bad = {**good, 'Failed': True, 'ResidualShare': 0.5, 'TurnShare': 0.5}
+    other = {**good, 'Parameters': {'individual': True}}
+    note = 'unwrapping by romeo failed: reason; romeo (individual=True) was used instead'
+    made = block(unwrapping={**facts_, 'Reason': 'reason', 'Tried': [bad, other], 'Note': note})
+    assert made['text'] == f'U{note[1:]}.'
+    assert made['rows'] == [
+        ['romeo', '50.0%', '50.0%', 'failed'],
+        ['romeo (individual yes)', '1.2%', '–', 'passed'],
+    ]
+
+
 @pytest.mark.parametrize(
     ('given', 'text'),
     [
@@ -99,6 +147,9 @@ def test_order_is_fixed_and_absent_parts_are_left_out():
 def test_unknown_shapes_are_shown_as_pairs():
     assert block(dentate={'value': 'none'})['pairs'] == [('value', 'none', '')]
     assert block(registration={'value': 'x'})['pairs'] == [('value', 'x', '')]
+    for part in ('bipolar', 'unwrapping'):
+        made = block(**{part: {'value': 'x'}})
+        assert (made['text'], made['pairs']) == ('', [('value', 'x', '')])
 
 
 def test_alignment_of_the_nuclei_reads_as_a_sentence():

@@ -222,6 +222,24 @@ def test_a_mask_that_failed_its_check_needs_attention(subject, write_series):
     assert '<td class="mute">a volume of 3000 ml</td>' in page
 
 
+def test_an_unwrapping_that_failed_needs_attention(subject, write_series):
+    tried = [
+        {'Method': name, 'Parameters': {}, 'ResidualShare': share, 'Failed': share > 0.1}
+        for name, share in (('romeo', 0.5), ('best_path', 0.01))
+    ]
+    note = 'unwrapping by romeo failed: large residuals; best_path was used instead'
+    facts = {'Requested': 'romeo', 'Method': 'best_path', 'Tried': tried, 'Note': note}
+    write_series(subject, 'sub-01', unwrapping=facts)
+    page = build_report(subject, '01').read_text(encoding='utf-8')
+    alerts = page[: page.index('Phase unwrapping')]
+    assert 'Unwrapping by romeo failed: large residuals; best_path was used instead.' in alerts
+    assert 'Look at the figure of the total field.' in alerts
+    del facts['Note']
+    write_series(subject, 'sub-01', unwrapping=facts)
+    page = build_report(subject, '01').read_text(encoding='utf-8')
+    assert 'Look at the figure of the total field.' not in page
+
+
 def test_evidence_is_no_python(subject, write_series):
     finding = {'code': 'DTE', 'level': 'WARN', 'message': 'wide', 'evidence': {'value': 6.0}}
     write_series(subject, 'sub-01', findings=[finding])

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+from dataclasses import replace
 
 import networkx as nx
 import pytest
@@ -16,7 +17,7 @@ from qsmflow.algorithms.catalog import STAGES
 from qsmflow.algorithms.phase import parse_scaling
 from qsmflow.bids.series import GRESeries
 from qsmflow.engine import Workflow
-from qsmflow.interfaces import field, phase, susceptibility
+from qsmflow.interfaces import cosmos, field, phase, susceptibility
 from qsmflow.interfaces.base import VolumeInterface
 from qsmflow.interfaces.contrasts import Relaxometry
 from qsmflow.interfaces.tables import RegionStatistics
@@ -49,12 +50,15 @@ SERIES = GRESeries(
     bids_dir=RAW,
     t1w=f'{RAW}/sub-01/anat/sub-01_T1w.nii.gz',
 )
+RUNS = [replace(SERIES, entities=(('sub', '01'), ('run', str(n)))) for n in (1, 2, 3)]
+WITH_COSMOS = Settings(reconstruction=ReconstructionSettings(cosmos=True))
 OUT = {'series': SERIES, 'out_dir': '/nowhere/out'}
 MAPS = tuple(output.field for output in OUTPUTS)
 METHODS = {'inversion': {'Method': 'tv', 'Parameters': {}}}
 ALL_SPACES = {'spaces': ['T1w', 'MNI152NLin2009cAsym'], 'fields': MAPS, 'methods': METHODS}
 T1W_DOOR = {'t1w', 't1w_mask', 't1w_to_template', 't1w_from_template', 't1w_check'}
 DECAY = {'r2star', 't2star', 's0'}
+EXTRAS = {'magnitude', 'r2star', 'field_noise'}
 DRAWN = (*MAPS, 'magnitude', 'phase')
 
 
@@ -77,12 +81,18 @@ CASES = [
     case('brain_mask', te=TE, method='quality', unused={'first_magnitude'}),
     case('brain_mask', te=TE, mask_file=__file__, unused={'first_magnitude'}),
     case('field_mapping', te=TE, f0=127.7),
-    case('field_mapping', te=TE[:1], f0=127.7),
+    case('field_mapping', te=TE, f0=127.7, bipolar='on', unwrapping_fallback=False),
+    case('field_mapping', te=TE, f0=127.7, bipolar='off', unfed={'bipolar'}),
+    case('field_mapping', te=TE[:2], f0=127.7, unfed={'bipolar'}),
+    case('field_mapping', te=TE[:1], f0=127.7, unfed={'bipolar'}),
     case('relaxometry', te=TE),
     case('background_removal'),
-    case('dipole_inversion'),
-    case('susceptibility', unused={'r2star'}),
+    case('dipole_inversion', method='tkd', unused=EXTRAS, unfed={'local_field'}),
+    case('dipole_inversion', method='medi0', unused={'field_noise'}, unfed={'local_field'}),
+    case('susceptibility'),
     case('susceptibility', reference='csf'),
+    case('cosmos', unused={'r2star'}),
+    case('cosmos', n=5, reference='csf', interpolation='cubic', b0_dir=(0.0, 1.0, 0.0)),
     case('reconstruction', te=TE, f0=127.7),
     case('reconstruction', te=TE, f0=127.7, reference='csf', mask_file=__file__),
     case('reconstruction', te=TE[:1], f0=127.7, unfed=DECAY),
@@ -116,16 +126,19 @@ CASES = [
     case('reportlets', summary={'series': 'sub-01'}, fields=DRAWN, **OUT),
     case('series', series=SERIES, settings=Settings(), out_dir='/nowhere/out'),
     case('subject', series=[SERIES], settings=Settings(), out_dir='/nowhere/out'),
+    case('subject', series=RUNS, settings=WITH_COSMOS, out_dir='/nowhere/out'),
     case('qsmflow', series=[SERIES], settings=Settings(), out_dir='/nowhere/out'),
 ]
 #: Stages whose kernels use the threads that they are given.
 THREADED = (
+    phase.BipolarCorrection,
     phase.PhaseOffsetRemoval,
     phase.PhaseUnwrapping,
     field.FieldFit,
     field.FieldSign,
     susceptibility.BackgroundRemoval,
     susceptibility.DipoleInversion,
+    cosmos.CosmosInversion,
     Relaxometry,
 )
 every_case = pytest.mark.parametrize(('builder', 'options', 'unused', 'unfed'), CASES)
@@ -271,12 +284,158 @@ def test_every_method_builds_and_is_named_and_cited(stage, method):
     )
     text = workflow.visit_desc()
     entry = STAGES[stage][method]
-    assert entry.title in text
+    assert entry.title in text or method == 'single'  # as it is by default
     assert set(entry.citations) <= set(check_keys(text))
     _, nodes = real_nodes(workflow)
-    chosen = [n for n in nodes if getattr(n.inputs, 'method', None) == method]
+    trait = 'strategy' if stage == 'strategy' else 'method'
+    chosen = [n for n in nodes if getattr(n.inputs, trait, None) == method]
     assert len(chosen) == 1
-    assert chosen[0].inputs.params == params.get(stage, {})
+    if stage != 'strategy':
+        assert chosen[0].inputs.params == params.get(stage, {})
+
+
+def wrapped_phase_path(workflow):
+    """Return the nodes that the wrapped phase goes through until it is unwrapped."""
+    flat, nodes = real_nodes(workflow)
+    node = next(n for n in nodes if n.name == 'unwrap')
+    names = []
+    while node:
+        names.insert(0, node.name)
+        edges = flat.in_edges(node, data='connect')
+        sources = [s for s, _, links in edges for pair in links if pair == ('phase', 'phase')]
+        node = sources[0] if sources else None
+    return names
+
+
+@pytest.mark.parametrize(
+    ('n_echoes', 'mode', 'path'),
+    [
+        (3, 'auto', ['inputnode', 'bipolar', 'offset', 'unwrap']),
+        (3, 'on', ['inputnode', 'bipolar', 'offset', 'unwrap']),
+        (3, 'off', ['inputnode', 'offset', 'unwrap']),
+        (2, 'auto', ['inputnode', 'offset', 'unwrap']),
+        (1, 'auto', ['inputnode', 'unwrap']),
+    ],
+)
+def test_bipolar_readout_is_corrected_before_all_else(n_echoes, mode, path):
+    workflow = workflows.init_field_mapping_wf(te=TE[:n_echoes], f0=127.7, bipolar=mode)
+    assert wrapped_phase_path(workflow) == path
+    assert ('@li2015]' in workflow.__desc__) is ('bipolar' in path)
+    # What is unwrapped again, if need be, is the same phase.
+    flat, nodes = real_nodes(workflow)
+    fit = next(n for n in nodes if n.name == 'fit')
+    sources = {
+        source.name
+        for source, _, links in flat.in_edges(fit, data='connect')
+        if ('phase', 'phase') in links
+    }
+    assert sources == {path[-2]}
+
+
+def test_what_is_said_of_a_bipolar_readout_is_true_whether_or_not_there_is_one():
+    options = {'te': TE, 'f0': 127.7}
+    auto = workflows.init_field_mapping_wf(**options).__desc__
+    assert 'was tested for' in auto
+    assert 'corrected if one was found' in auto
+    assert (
+        'was fitted and removed'
+        in workflows.init_field_mapping_wf(**options, bipolar='on').visit_desc()
+    )
+
+
+@pytest.mark.parametrize(
+    ('fallback', 'unwrapping'), [(True, 'romeo'), (False, 'romeo'), (True, 'best_path')]
+)
+def test_fit_knows_how_the_phase_was_unwrapped(fallback, unwrapping):
+    params = {'unwrapping': {'template': 1}, 'field': {}}
+    workflow = workflows.init_field_mapping_wf(
+        te=TE, f0=127.7, unwrapping=unwrapping, params=params, unwrapping_fallback=fallback
+    )
+    fit = workflow.get_node('fit').inputs
+    assert (fit.unwrapping, fit.unwrapping_params) == (unwrapping, {'template': 1})
+    assert fit.fallback is fallback
+    assert ('or by another method if' in workflow.__desc__) is fallback
+
+
+@pytest.mark.parametrize(
+    ('options', 'polarity'),
+    [
+        ({}, [-1, 1, -1]),
+        ({'echoes': [1, 2, 3]}, [1, -1, 1]),
+        ({'echoes': [0, 1, 3]}, [-1, 1, 1]),
+        ({'echoes': [0, 1, 3], 'echo_numbers': [2, 3, 4]}, [1, -1, 1]),
+    ],
+)
+def test_echoes_that_were_left_out_count_for_the_readout(options, polarity):
+    workflow = workflows.init_reconstruction_wf(te=TE, f0=127.7, **options)
+    assert workflow.get_node('field_mapping_wf.bipolar').inputs.polarity == polarity
+
+
+def test_bipolar_correction_that_is_not_possible_is_refused():
+    for options in ({'te': TE[:2]}, {'te': TE, 'echo_numbers': [1, 3, 5]}):
+        with pytest.raises(ValueError, match="Choose 'auto'"):
+            workflows.init_field_mapping_wf(f0=127.7, bipolar='on', **options)
+    with pytest.raises(ValueError, match='must name 3 echoes'):
+        workflows.init_field_mapping_wf(te=TE, f0=127.7, echo_numbers=[1, 2])
+    with pytest.raises(ValueError, match="'yes'"):
+        workflows.init_field_mapping_wf(te=TE, f0=127.7, bipolar='yes')
+
+
+def test_settings_of_bipolar_and_unwrapping_reach_their_nodes():
+    chosen = settings(recon={'bipolar': 'on', 'unwrapping_fallback': False}, atlas=())
+    left_out = replace(SERIES, echo_numbers=(1, 2, 4))
+    workflow = workflows.init_series_wf(series=left_out, settings=chosen, out_dir='/nowhere/out')
+    mapping = workflow.get_node('reconstruction_wf.field_mapping_wf')
+    correct = mapping.get_node('bipolar').inputs
+    assert (correct.mode, correct.polarity) == ('on', [-1, 1, 1])
+    assert mapping.get_node('fit').inputs.fallback is False
+
+
+@pytest.mark.parametrize('n_echoes', [2, 3])
+def test_what_was_found_reaches_sidecars_and_report(n_echoes, caplog):
+    caplog.set_level('INFO', logger='qsmflow')
+    series = replace(
+        SERIES,
+        magnitude=SERIES.magnitude[:n_echoes],
+        phase=SERIES.phase[:n_echoes],
+        te=SERIES.te[:n_echoes],
+        echo_numbers=SERIES.echo_numbers[:n_echoes],
+    )
+    workflow = workflows.init_series_wf(
+        series=series, settings=settings(atlas=()), out_dir='/nowhere/out'
+    )
+    said = f'{series.name}: not tested for a bipolar readout: this needs three echoes'
+    assert (said in caplog.text) is (n_echoes == 2)
+    # The files of the series are not there to be set.
+    workflow.get_node('reconstruction_wf').inputs.inputnode.trait_set(
+        magnitude_files=[], phase_files=[]
+    )
+    ready = generate_expanded_graph(workflow._create_flat_graph())
+    nodes = {node.name: node for node in ready.nodes()}
+    for name, bipolar, unwrapping in (
+        ('details', 'BipolarCorrection', 'Unwrapping'),
+        ('field_details', 'BipolarCorrection', 'Unwrapping'),
+        ('summary', 'bipolar', 'unwrapping'),
+    ):
+        fed = {
+            pair[1]: source.name
+            for source, _, links in ready.in_edges(nodes[name], data='connect')
+            for pair in links
+        }
+        assert fed[unwrapping] == 'fit'
+        if n_echoes == 3:
+            assert fed[bipolar] == 'bipolar'
+        else:
+            said = getattr(nodes[name].inputs, bipolar)
+            assert said['Tested'] is False
+            assert 'in use: 2' in said['Reason']
+    for name in ('total_field', 'local_field', 'field_noise'):
+        (source,) = (
+            s.name
+            for s, _, links in ready.in_edges(nodes[f'ds_{name}'], data='connect')
+            if ('out', 'details') in links
+        )
+        assert source == 'field_details'
 
 
 def test_direction_of_the_field_reaches_all_that_need_it():
@@ -308,8 +467,6 @@ def settings(**options):
 
 
 def test_run_has_one_workflow_for_each_subject_and_one_for_each_t1w():
-    from dataclasses import replace
-
     other = replace(SERIES, subject='02', entities=(('sub', '02'),), t1w=None)
     second = replace(SERIES, entities=(('sub', '01'), ('run', '2')))
     workflow = workflows.init_qsmflow_wf(
@@ -324,6 +481,20 @@ def test_run_has_one_workflow_for_each_subject_and_one_for_each_t1w():
     assert len(paths) == len(set(paths)) > 50
 
 
+def test_what_a_preset_gives_is_used_and_recorded():
+    chosen = settings(recon={'preset': 'fast'}, atlas=())
+    workflow = workflows.init_series_wf(series=SERIES, settings=chosen, out_dir='/nowhere/out')
+    recon = chosen.reconstruction
+    nodes = {node.name: node.inputs for node in real_nodes(workflow)[1]}
+    given = recon.params['inversion']
+    assert given
+    assert nodes['invert'].method == recon.inversion
+    assert nodes['invert'].params == given
+    recorded = nodes['ds_chimap'].metadata['DipoleInversion']
+    assert recorded['Method'] == recon.inversion
+    assert given.items() <= recorded['Parameters'].items()
+
+
 def test_without_tables_and_spaces_nothing_is_registered():
     workflow = workflows.init_series_wf(
         series=SERIES, settings=settings(atlas=()), out_dir='/nowhere/out'
@@ -332,8 +503,6 @@ def test_without_tables_and_spaces_nothing_is_registered():
 
 
 def test_phase_only_series_builds_without_magnitude():
-    from dataclasses import replace
-
     workflow = workflows.init_subject_wf(
         series=[replace(SERIES, magnitude=())], settings=settings(), out_dir='/nowhere/out'
     )

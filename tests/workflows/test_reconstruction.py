@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from qsmflow import io, workflows
+from qsmflow.algorithms import get_method
 from qsmflow.interfaces.phase import PhaseOffsetRemoval
 
 TE = [0.004, 0.010, 0.016]
@@ -82,6 +83,52 @@ def test_few_echoes_suffice(scan, files, core, results, echoes):
     offset = [n for n in names if isinstance(workflow.get_node(n).interface, PhaseOffsetRemoval)]
     assert bool(offset) is not single
     assert correlation(data(local), scan.truth['local_field'], core) > (0.3 if single else 0.6)
+
+
+QUICK = {'inversion': 'tkd', 'background': 'resharp'}
+
+
+def field_error(scan, path):
+    """Return the error of the field in ppm, but for a constant."""
+    error = (data(path) - scan.truth['total_field'])[scan.truth['mask']]
+    return np.abs(error - np.median(error)).mean()
+
+
+def test_bipolar_readout_is_found_and_corrected(scan, files, results, tmp_path):
+    ramp = np.linspace(-2, 2, scan.phase.shape[0])[:, None, None, None] * np.array([0, 1, 0])
+    like = io.Volume(scan.phase, scan.affine)
+    turned = np.angle(np.exp(1j * (scan.phase + ramp)))
+    path = io.save_volume(turned, like, tmp_path / 'bipolar.nii')
+    errors = {}
+    for mode, wanted in (
+        ('auto', (MAPS[2], 'field_mapping_wf.bipolar.info')),
+        ('off', (MAPS[2],)),
+    ):
+        workflow, door = reconstruct(scan, files, methods=QUICK, bipolar=mode)
+        door.phase_files = [path]
+        workflow.name = f'{mode}_wf'
+        field, *info = results(workflow, *wanted)
+        assert all(one['Corrected'] for one in info)
+        errors[mode] = field_error(scan, field)
+    assert errors['auto'] < 0.01 < 0.03 < errors['off']
+
+
+def test_unwrapping_that_fails_is_done_again(scan, files, results, monkeypatch, caplog):
+    def pick(stage, name):
+        def break_(*args, **kwargs):
+            unwrapped = get_method(stage, name)(*args, **kwargs)
+            unwrapped[:16, ..., 0] += 2 * np.pi
+            return unwrapped
+
+        return break_
+
+    monkeypatch.setattr('qsmflow.interfaces.phase.get_method', pick)
+    workflow, _ = reconstruct(scan, files, methods=QUICK)
+    info, field = results(workflow, 'field_mapping_wf.fit.info', MAPS[2])
+    assert info['Parameters'] == {'individual': True}
+    assert [one['Failed'] for one in info['Tried']] == [True, False]
+    assert field_error(scan, field) < 0.02
+    assert 'unwrapping by romeo failed' in caplog.text
 
 
 def test_inverted_phase_is_noticed_and_turned(scan, files, core, results, tmp_path):

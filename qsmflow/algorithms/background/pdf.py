@@ -4,7 +4,7 @@ import numpy as np
 
 from qsmflow.algorithms import operators as ops
 from qsmflow.algorithms._checks import check_volume, check_voxel_size, check_weights
-from qsmflow.algorithms.solvers import cgls
+from qsmflow.algorithms._sources import fit_sources
 
 
 def pdf(
@@ -16,7 +16,8 @@ def pdf(
     weights=None,
     inside_scale=0.02,
     pad=16,
-    max_iter=60,
+    max_iter=30,
+    coarse_iter=(60, 200),
     tol=1e-4,
     return_history=False,
 ):
@@ -29,7 +30,8 @@ def pdf(
     scale :math:`S` is 1 outside the mask and ``inside_scale`` inside. With zero, the published
     method, sources outside take up part of the local field and lower its contrast; a small
     scale lets weak sources inside compete for it. The least-squares problem is solved by
-    conjugate gradients from zero, whose early end is what regularises.
+    conjugate gradients, whose early end is what regularises, on coarse grids first: smooth
+    fields need most iterations, and cost little there.
 
     Parameters
     ----------
@@ -50,7 +52,10 @@ def pdf(
         Voxels added on each side of the mask's bounding box; background sources live there and
         in the box outside the mask.
     max_iter : int, optional
-        Largest number of iterations. Fewer leave more background near the rim.
+        Largest number of iterations on the grid of the data. Fewer leave more background near
+        the rim.
+    coarse_iter : sequence of int, optional
+        Iterations on grids of half the fineness, of a quarter and so on. Empty for none.
     tol : float, optional
         Stop when the relative norm of the gradient is below this.
     return_history : bool, optional
@@ -67,9 +72,9 @@ def pdf(
 
     Notes
     -----
-    The scale inside, sixty iterations and sixteen voxels of padding are this package's choice,
-    made on simulated heads. With twenty iterations the background that is left costs accuracy
-    of the susceptibility at the rim.
+    Two FFT pairs per iteration. The scale inside, the numbers of iterations and sixteen voxels of
+    padding are this package's choice, made on simulated heads. Thirty iterations after the coarse
+    grids, which cost as much as ten, leave less background than sixty without them.
 
     References
     ----------
@@ -90,32 +95,26 @@ def pdf(
         raise ValueError(f'inside_scale must lie in [0, 1]; got {inside_scale!r}.')
     box = ops.bounding_box(mask)
     inside = mask[box]
-    grid = ops.pad_shape(inside.shape, pad)
-    kernel = ops.dipole_kernel(grid, voxel_size, b0_dir=b0_dir)
+    levels = 1 + len(coarse_iter)
+    blocks = 2 ** (levels - 1)
+    coarsest = [-(-(n + 2 * pad) // blocks) for n in inside.shape]
+    grid = tuple(blocks * n for n in ops.pad_shape(coarsest, 0))
     weight = ops.pad_to(weights[box], grid)
     outside = ~ops.pad_to(inside, grid)
     scale = np.where(outside, np.float32(1), np.float32(inside_scale))
-
-    def dipole(x):
-        spectrum = ops.rfft(x)
-        spectrum *= kernel
-        return ops.irfft(spectrum, grid)
-
-    def forward(x):
-        image = dipole(x * scale)
-        image *= weight
-        return image
-
-    def adjoint(residual):
-        image = dipole(residual * weight)
-        image *= scale
-        return image
-
-    sources, history = cgls(
-        forward, adjoint, ops.pad_to(field[box], grid) * weight, max_iter=max_iter, tol=tol
+    dipoles = [
+        ops.dipole_kernel(
+            [n // 2**level for n in grid], [v * 2**level for v in voxel_size], b0_dir=b0_dir
+        )
+        for level in range(levels)
+    ]
+    sources, history = fit_sources(
+        ops.pad_to(field[box], grid), weight, scale, dipoles, (max_iter, *coarse_iter), tol
     )
     sources *= outside
+    spectrum = ops.rfft(sources)
+    spectrum *= dipoles[0]
     local = np.zeros_like(field)
-    local[box] = field[box] - ops.crop(dipole(sources), inside.shape)
+    local[box] = field[box] - ops.crop(ops.irfft(spectrum, grid), inside.shape)
     local *= mask
     return (local, mask, history) if return_history else (local, mask)

@@ -1,0 +1,203 @@
+"""Study the chain on the test beds, each stage fed with truth and with the real thing.
+
+    python benchmarks/study.py chains [--set held_out] [--presets fast default thorough]
+    python benchmarks/study.py inputs [--only held_out/reference]
+    python benchmarks/study.py methods [--only held_out/reference]
+
+``chains`` runs presets from raw phase; ``inputs`` feeds the default chain with raw phase, the true
+total field and the masked true local field; ``methods`` tries each method of background removal
+and inversion: with true input, and in the default chain. Every figure is on the whole brain but
+those marked ``own``. Results go into ``--json`` as they come, and a run continues where that
+file ends; ``--markdown`` writes the tables between the marks of a page.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import testbeds
+from chain import STARTS, field_of, run_chain
+
+from qsmflow.algorithms import catalog, get_method, quality
+from qsmflow.settings import ReconstructionSettings
+
+SCORES = ('nrmse', 'xsim', 'dgm_linearity', 'roi_mae', 'nrmse_dgm', 'nrmse_tissue', 'calc_streak')
+DEFAULT_BEDS = {
+    'chains': None,
+    'inputs': ['held_out/reference', 'held_out/field7'],
+    'methods': ['held_out/reference'],
+}
+
+
+def chains(scan, options):
+    """Yield name, function and arguments of every chain of presets."""
+    for preset in options.presets:
+        yield preset, run_and_score, {'preset': preset}
+
+
+def inputs(scan, options):
+    """Yield the default chain with each of its inputs."""
+    for start in STARTS:
+        yield start, run_and_score, {'start': start}
+
+
+def methods(scan, options):
+    """Yield every method of background removal and inversion, with true input and in the chain."""
+    for name in catalog.STAGES['background']:
+        yield f'background/{name}/true', score_removal, {'name': name}
+        yield f'background/{name}/chain', run_and_score, {'background': name}
+    for name, method in catalog.STAGES['inversion'].items():
+        start = 'total' if method.takes == 'total_field' else 'local'
+        yield f'inversion/{name}/true', run_and_score, {'inversion': name, 'start': start}
+        yield f'inversion/{name}/chain', run_and_score, {'inversion': name}
+    for name in catalog.STAGES['field']:
+        yield f'field/{name}/chain', score_field, {'field': name}
+    for name in catalog.STAGES['unwrapping']:
+        yield f'unwrapping/{name}/chain', score_field, {'unwrapping': name}
+
+
+def run_and_score(scan, **choices):
+    """Return the scores of a chain on the whole brain, and its nrmse and xsim on its support."""
+    chi, mask = run_chain(scan, **choices)
+    found = testbeds.score(chi, scan, mask, show=False)
+    own = {f'own_{name}': found['own'][name] for name in ('nrmse', 'xsim')}
+    kept = {name: found['brain'][name] for name in (*SCORES, 'bleed_streak', 'missing')}
+    return kept | own
+
+
+def score_removal(scan, name):
+    """Return the error of the local field from the true total field."""
+    function, mask = get_method('background', name), scan.truth['mask']
+    total, truth = scan.truth['total_field'], scan.truth['local_field']
+    local, support = function(total, mask, scan.voxel_size, b0_dir=scan.b0_dir)[:2]
+    found = {'nrmse': quality.nrmse(local, truth, mask), 'xsim': quality.xsim(local, truth, mask)}
+    found |= {'own_nrmse': quality.nrmse(local, truth, support)}
+    return found | {
+        'own_xsim': quality.xsim(local, truth, support),
+        'missing': float(1 - support[mask].mean()),
+    }
+
+
+def score_field(scan, **choices):
+    """Return the error of the total field from the raw phase."""
+    mask, truth = scan.truth['mask'], scan.truth['total_field']
+    field = field_of(scan, mask, ReconstructionSettings(**choices)).total_field
+    return {'nrmse': quality.nrmse(field, truth, mask), 'xsim': quality.xsim(field, truth, mask)}
+
+
+def run(options) -> dict:
+    """Run what is missing, and return all results by bed and name."""
+    results = (
+        json.loads(options.json.read_text()) if options.json and options.json.exists() else {}
+    )
+    for bed in _beds(options):
+        own = results.setdefault(options.part, {}).setdefault(bed, {})
+        scan = None
+        for name, function, arguments in PARTS[options.part](scan, options):
+            if name in own or not _wanted(name, options.methods):
+                continue
+            scan = scan or testbeds.acquire(bed, options.folder, voxel_size=options.voxel_size)
+            begin = time.perf_counter()
+            own[name] = _plain(function(scan, **arguments))
+            _show(bed, name, own[name], time.perf_counter() - begin)
+            if options.json:
+                options.json.write_text(json.dumps(results, indent=1) + '\n')
+    return results
+
+
+PARTS = {'chains': chains, 'inputs': inputs, 'methods': methods}
+
+
+def _beds(options):
+    beds = options.only or DEFAULT_BEDS[options.part]
+    return beds or [name for name in testbeds.names() if name.startswith(options.set)]
+
+
+def _wanted(name, patterns):
+    return not patterns or any(pattern in name for pattern in patterns)
+
+
+def _plain(scores):
+    """Return scores as JSON holds them: rounded, None for what is not defined."""
+    return {name: round(float(v), 4) if v == v else None for name, v in scores.items()}
+
+
+def _show(bed, name, scores, seconds):
+    cells = ' '.join(f'{key} {value:.3f}' for key, value in scores.items() if value is not None)
+    print(f'{bed:24}{name:28}{cells} ({seconds:.0f} s)', flush=True)
+
+
+# --- tables -------------------------------------------------------------------------------------
+
+
+def tables(results: dict) -> dict[str, str]:
+    """Return a Markdown table for each part that has results."""
+    return {
+        part: '\n'.join(_rows(part, beds)) for part, beds in results.items() if any(beds.values())
+    }
+
+
+def _rows(part, beds):
+    shown = {
+        'chains': ('nrmse', 'xsim', 'dgm_linearity', 'roi_mae', 'nrmse_tissue'),
+        'inputs': ('nrmse', 'xsim', 'dgm_linearity', 'roi_mae', 'nrmse_tissue'),
+        'methods': (
+            'nrmse',
+            'xsim',
+            'own_nrmse',
+            'own_xsim',
+            'missing',
+            'dgm_linearity',
+            'roi_mae',
+        ),
+    }[part]
+    yield '| bed | run | ' + ' | '.join(shown) + ' |'
+    yield '|---|---|' + '---|' * len(shown)
+    for bed, runs in beds.items():
+        for name, scores in runs.items():
+            cells = [_cell(key, scores.get(key)) for key in shown]
+            yield f'| {bed} | {name} | ' + ' | '.join(cells) + ' |'
+
+
+def _cell(key, value):
+    if value is None:
+        return '–'
+    digits = {'xsim': 3, 'own_xsim': 3, 'missing': 2, 'dgm_linearity': 3}.get(key, 1)
+    return f'{value:.{digits}f}'
+
+
+def write_page(page: Path, results: dict) -> None:
+    """Replace the tables of a page, each between its marks."""
+    text = page.read_text('utf-8')
+    for part, table in tables(results).items():
+        begin, end = f'<!-- begin {part} -->', f'<!-- end {part} -->'
+        head, _, rest = text.partition(begin)
+        _, _, tail = rest.partition(end)
+        if not rest or not tail:
+            raise SystemExit(f'{page}: expected the marks {begin} and {end}; add them.')
+        text = f'{head}{begin}\n\n{table}\n\n{end}{tail}'
+    page.write_text(text, 'utf-8')
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('part', choices=tuple(PARTS))
+    parser.add_argument('--only', nargs='+', metavar='BED')
+    parser.add_argument('--set', choices=('tuning', 'held_out'), default='held_out')
+    parser.add_argument('--presets', nargs='+', default=['default'], choices=catalog.PRESETS)
+    parser.add_argument('--methods', nargs='+', metavar='TEXT', help='runs whose name holds this')
+    parser.add_argument('--voxel-size', type=float, help='mm; replaces those of the beds')
+    parser.add_argument('--folder', type=Path, help='keep the scans here')
+    parser.add_argument('--json', type=Path, help='results, added to as they come')
+    parser.add_argument('--markdown', type=Path, metavar='PAGE', help='write tables into a page')
+    options = parser.parse_args(argv)
+    results = run(options)
+    if options.markdown:
+        write_page(options.markdown, results)
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

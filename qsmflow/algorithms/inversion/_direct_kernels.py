@@ -1,0 +1,33 @@
+"""Compiled loops of the direct inversions, on half spectra."""
+
+import numpy as np
+from numba import njit, prange
+
+
+@njit(cache=True, inline='always')
+def _inverse(d, threshold, below):
+    size = abs(d)
+    inverse = np.float32(1) / size if size > threshold else below
+    return inverse if d >= 0 else -inverse
+
+
+@njit(cache=True, parallel=True)
+def divide_truncated(spectrum, kernel, threshold, below, last_counts_once):
+    # Multiplies the spectrum by 1 / D where |D| exceeds the threshold, else by the sign of D
+    # times `below`. Returns the sum over all frequencies of D times that multiplier.
+    nx, ny, nz = spectrum.shape
+    kept = 0.0
+    for i in prange(nx):
+        for j in range(ny):
+            row = np.float32(0)
+            for k in range(nz):
+                d = kernel[i, j, k]
+                inverse = _inverse(d, threshold, below)
+                spectrum[i, j, k] *= inverse
+                row += d * inverse
+            first, last = kernel[i, j, 0], kernel[i, j, nz - 1]
+            once = first * _inverse(first, threshold, below)
+            if last_counts_once:
+                once += last * _inverse(last, threshold, below)
+            kept += 2.0 * row - once
+    return kept

@@ -44,6 +44,9 @@ def prepare(settings: Settings, environ: MutableMapping[str, str] = os.environ) 
         if settings.bids.analysis_level == 'participant':
             require_writable(work_dir, '-w/--work-dir')
     temporary = _temporary_folder(work_dir, settings.execution.run_uuid, environ)
+    # The C library keeps freed arrays of up to 32 MB for later, so that a worker would hold on to
+    # the memory of the steps it has done. This takes effect in processes started from here.
+    environ.setdefault('MALLOC_MMAP_THRESHOLD_', str(1 << 20))
     for name in _THREADS:
         environ[name] = str(settings.resources.omp_nthreads)
     # Registration gives the same result twice only with one thread and a seed, both set early.

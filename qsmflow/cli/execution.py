@@ -49,6 +49,12 @@ class WorkerKilledError(RuntimeError):
     exit_code = 1
 
 
+class InsufficientMemoryError(RuntimeError):
+    """A step needs more memory than the run may use."""
+
+    exit_code = 1
+
+
 class SafeMultiProcPlugin(MultiProcPlugin):
     """``MultiProc`` that ends when it should.
 
@@ -203,9 +209,12 @@ def run_graph(
 
     Raises
     ------
+    InsufficientMemoryError
+        If a node cannot fit into the memory of the run; nothing is run then.
     WorkerKilledError
         If a worker process was killed.
     """
+    require_memory(workflow, settings)
     before = set(crash_dir.glob('crash-*'))
     plugin = _plugin(settings)
     with monitor:
@@ -223,6 +232,42 @@ def run_graph(
             progress.watch(None)
             _remove_partial(Path(settings.bids.output_dir), getattr(plugin, 'ended', []))
     return _failures(crash_dir, before)
+
+
+def require_memory(workflow: Workflow, settings: Settings) -> None:
+    """Refuse a workflow with a node that needs more memory than there is.
+
+    With ``--low-mem`` it is tried nevertheless: what a node needs is estimated. With a plugin of
+    the user's own the memory is not that of this machine.
+
+    Parameters
+    ----------
+    workflow : Workflow
+        What is to be run.
+    settings : Settings
+        Memory of the run.
+
+    Raises
+    ------
+    InsufficientMemoryError
+        If there is such a node; the message names the largest.
+    """
+    if settings.resources.low_mem or settings.execution.plugin_file:
+        return
+    limit = settings.resources.mem_gb
+    needed = {name: workflow.get_node(name).mem_gb for name in workflow.list_node_names()}
+    node = max(needed, key=needed.get, default='')
+    if not node or needed[node] <= limit:
+        return
+    series, step = progress.describe(f'{workflow.name}.{node}')
+    count = sum(gb > limit for gb in needed.values())
+    more = f' ({count} steps need more than that)' if count > 1 else ''
+    raise InsufficientMemoryError(
+        f'{series}: the step {step!r} needs about {needed[node]:.2f} GB; the run may use '
+        f'{limit:.2f} GB{more}. Allow more with --mem if the machine has it, or choose a method '
+        'that needs less. --low-mem runs one large step at a time and tries even those that seem '
+        'not to fit.'
+    )
 
 
 def make_monitor(workflow: Workflow, settings: Settings) -> progress.Monitor:

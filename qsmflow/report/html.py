@@ -28,7 +28,7 @@ _OWN_ENTITIES = r'(?:_(?:space|chunk|atlas|seg|scale|res|label)-[A-Za-z0-9]+)*'
 _KNOWN = {
     'series', 'status', 'sources', 'acquisition', 'findings', 'warnings', 'mask', 'reference',
     'registration', 'quality', 'methods', 'parameters', 'versions', 'preparation', 'sign',
-    'bipolar', 'unwrapping', 'dentate',
+    'bipolar', 'unwrapping', 'dentate', 'refinement',
 }  # fmt: skip
 #: Statistics in the page's region table: map -> columns and their headings.
 _STATISTICS = {
@@ -187,6 +187,7 @@ def _read_summary(path: Path) -> tuple[dict, str]:
         'bipolar',
         'unwrapping',
         'dentate',
+        'refinement',
     )
     wrong = [p for p in parts if summary.get(p) and not isinstance(summary[p], dict)]
     for part in wrong:

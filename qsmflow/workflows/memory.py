@@ -25,7 +25,7 @@ DEFAULT_GB = 2.0
 #: Float32 volumes of the image that a node holds beside what its method takes, and volumes for
 #: each echo. Measured with 2, 4 and 8 echoes, in voxels of 1 to 2 mm.
 HELD: dict[str, tuple[float, float]] = {
-    'preparation': (1.5, 2.0),
+    'preparation': (1.0, 2.0),
     'mask_refinement': (4.5, 2.0),
     'bipolar': (0.4, 2.6),
     'offset': (5.1, 2.0),
@@ -34,7 +34,7 @@ HELD: dict[str, tuple[float, float]] = {
     'sign': (4.5, 0.0),
     'background': (2.8, 0.0),
     'inversion': (2.8, 0.0),
-    'reference': (6.0, 0.0),
+    'reference': (5.5, 0.0),
     'relaxometry': (0.3, 1.0),
 }
 

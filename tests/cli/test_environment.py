@@ -30,6 +30,7 @@ def test_folders_and_variables(settings, tmp_path):
     assert environ['ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS'] == '1'
     assert environ['ANTS_RANDOM_SEED'] == '11'
     assert environ['LOGNAME']
+    assert environ['MALLOC_MMAP_THRESHOLD_'] == '1048576'
     assert environ['HOME'] == str(tmp_path), 'a home that can be written stays'
 
 

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 
 from qsmflow import io, units
-from qsmflow.algorithms import catalog, get_method
+from qsmflow.algorithms import catalog, get_method, method_parameters
 from qsmflow.algorithms.bipolar import remove_bipolar
 from qsmflow.algorithms.phase_offset import remove_phase_offset
 from qsmflow.settings import ReconstructionSettings
@@ -58,7 +58,7 @@ def run_chain(scan, *, start='raw', mask=None, **choices) -> tuple[np.ndarray, n
     options = {name: _extra(name, scan, fit, order, mask) for name in method.extras}
     own = get_method('inversion', chosen.inversion)
     own_params = dict(chosen.params.get('inversion', {}))
-    if fit is None and chosen.inversion == 'tv':
+    if fit is None and 'voxel_average' in method_parameters('inversion', chosen.inversion):
         own_params['voxel_average'] = False
     options = {name: value for name, value in options.items() if value is not None} | own_params
     chi = _method(chosen, 'strategy')(own, field, mask, size, **known, options=options)

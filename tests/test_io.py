@@ -1,3 +1,5 @@
+import tracemalloc
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -87,3 +89,28 @@ def test_echoes_are_stacked_last(volume, tmp_path):
     np.testing.assert_allclose(stacked.data[..., 2], 3 * volume.data)
     four_d = io.save_volume(stacked.data, volume, tmp_path / 'all.nii')
     np.testing.assert_array_equal(io.load_echoes([four_d]).data, stacked.data)
+
+
+def test_chosen_echoes_alone_are_read(volume, tmp_path):
+    data = np.stack([n * volume.data for n in (1, 2, 3)], axis=-1)
+    paths = [io.save_volume(data[..., n], volume, tmp_path / f'{n}.nii') for n in range(3)]
+    paths[1] = str(tmp_path / 'missing.nii')
+    four_d = io.save_volume(data, volume, tmp_path / 'all.nii')
+    for files in (paths, [four_d]):
+        np.testing.assert_array_equal(io.load_echoes(files, [2, 0]).data, data[..., [2, 0]])
+
+
+@pytest.mark.parametrize('name', ['stored.nii', 'stored.nii.gz'])
+def test_loading_takes_no_second_copy(volume, tmp_path, name):
+    stored = np.arange(48**3 * 4, dtype=np.int16).reshape(48, 48, 48, 4)
+    image = nib.Nifti1Image(stored, volume.affine)
+    image.header.set_slope_inter(0.5, 3)
+    nib.save(image, tmp_path / name)
+    io.load_volume(tmp_path / name)
+    tracemalloc.start()
+    loaded = io.load_volume(tmp_path / name).data
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(loaded, stored * 0.5 + 3)
+    assert loaded.flags.c_contiguous
+    assert peak < 1.2 * loaded.nbytes

@@ -16,7 +16,8 @@ from qsmflow.algorithms.cost import estimate_gb
 #: 146 x 182 x 156, a volunteer at 3 T 135 x 171 x 138.
 BRAIN = (145.0, 190.0, 155.0)
 
-#: Memory of a worker process with the libraries that nodes import, in GB.
+#: Memory of a worker process with the libraries of these steps, in GB. Registration and figures
+#: bring up to 0.15 GB more to a worker that has run them before.
 WORKER_GB = 0.3
 
 #: What a step without an estimate may need, in GB.

@@ -109,7 +109,7 @@ def test_fixed_series_equals_clean_series(clean_root, dataset, label):
 def test_every_finding_can_be_written_as_json(dataset):
     import json
 
-    for defect in DEFECTS[:20:4]:
+    for defect in [d for d in DEFECTS if d.code.startswith('A')][:20:4]:
         defect.make(dataset)
     findings, _, _ = run(dataset)
     for finding in findings:

@@ -23,6 +23,7 @@ MASK_METHODS = ('registration', 'deepbet')
 REFERENCE_REGIONS = ('wholebrain', 'csf', 'none')
 OUTPUT_SPACES = ('T1w', 'MNI152NLin2009cAsym')
 OUTPUT_LEVELS = ('full', 'minimal')
+OUTPUT_LAYOUTS = ('bids',)
 PHASE_SIGNS = ('auto', '+1', '-1')
 BIPOLAR_MODES = ('auto', 'on', 'off')
 #: Directions of the main field that have a name, in array axes.
@@ -55,8 +56,13 @@ class BIDSSettings:
         What to run.
     participant_label, session_label, acq_label, run_label : tuple of str
         Labels to process, without ``sub-`` and the like; empty for all.
+    bids_filter_file : str or None
+        JSON file that narrows what is used of the dataset; see :mod:`qsmflow.bids.filters`.
+    bids_database_dir : str or None
+        Folder that keeps the index of the dataset between runs; see :mod:`qsmflow.bids.index`.
     derivatives : dict of str to str
-        Name and folder of derivative datasets with masks and T1w images to use.
+        Name and folder of derivative datasets: brain masks, T1w images, segmentations and
+        transforms to use.
     skip_bids_validation : bool
         Do not run the BIDS validator first.
     """
@@ -68,6 +74,8 @@ class BIDSSettings:
     session_label: tuple[str, ...] = ()
     acq_label: tuple[str, ...] = ()
     run_label: tuple[str, ...] = ()
+    bids_filter_file: str | None = None
+    bids_database_dir: str | None = None
     derivatives: dict[str, str] = dataclasses.field(default_factory=dict)
     skip_bids_validation: bool = False
 
@@ -224,17 +232,24 @@ class OutputSettings:
         Spaces in which maps are written in addition to that of the acquisition.
     level : {'full', 'minimal'}
         ``'minimal'`` leaves out the field maps.
+    output_layout : {'bids'}
+        How the output folder is laid out.
+    md_only_boilerplate : bool
+        Write the methods text as Markdown and BibTeX only.
     """
 
     atlas: tuple[str, ...] = ('CIT168',)
     output_spaces: tuple[str, ...] = ()
     level: str = 'full'
+    output_layout: str = 'bids'
+    md_only_boilerplate: bool = False
 
     def __post_init__(self):
-        """Check spaces and level."""
+        """Check spaces, level and layout."""
         for space in self.output_spaces:
             _one_of('outputs.output_spaces', space, OUTPUT_SPACES)
         _one_of('outputs.level', self.level, OUTPUT_LEVELS)
+        _one_of('outputs.output_layout', self.output_layout, OUTPUT_LAYOUTS)
 
 
 @dataclass(frozen=True)
@@ -295,6 +310,16 @@ class ExecutionSettings:
         Stop at the first failure rather than finish what can be finished.
     write_graph : bool
         Draw the workflow graph.
+    reports_only : bool
+        Make the reports of results that are there again, and compute nothing.
+    boilerplate_only : bool
+        Write the methods text only.
+    resource_monitor : bool
+        Write peak memory and time of each step into the log folder.
+    sloppy : bool
+        Trade quality for speed, for trials: preset ``fast``, coarse registrations.
+    debug : bool
+        Say everything, tracebacks included.
     plugin_file : str or None
         File with a nipype plugin and its arguments.
     verbosity : int
@@ -308,11 +333,26 @@ class ExecutionSettings:
     clean_workdir: bool = False
     stop_on_first_crash: bool = False
     write_graph: bool = False
+    reports_only: bool = False
+    boilerplate_only: bool = False
+    resource_monitor: bool = False
+    sloppy: bool = False
+    debug: bool = False
     plugin_file: str | None = None
     verbosity: int = 0
 
     def __post_init__(self):
-        """Check the seed: for ITK it has 31 bits, and 0 stands for the time of day."""
+        """Check the seed (for ITK it has 31 bits, and 0 is the time of day) and the parts."""
+        if self.debug:
+            object.__setattr__(self, 'verbosity', max(self.verbosity, 2))
+        parts = [
+            name for name in ('dry_run', 'reports_only', 'boilerplate_only') if getattr(self, name)
+        ]
+        if len(parts) > 1:
+            raise SettingsError(
+                f'execution.{parts[0]} and execution.{parts[1]} exclude each other: each runs '
+                'only a part. Choose one.'
+            )
         if not 0 < self.random_seed < 2**31:
             raise SettingsError(
                 f'execution.random_seed must lie between 1 and 2147483647; got {self.random_seed}.'

@@ -178,7 +178,11 @@ FINDINGS: dict[str, FindingKind] = {
     ),
     # ---- Dataset and run ----
     'E90': _kind('no dataset, no subject, or no gradient-echo data', 'F', 'exit code 65'),
-    'E91': _kind('unknown label, filter or option', 'F', 'exit code 2; close matches are named'),
+    'E91': _kind(
+        'unknown label, filter or option',
+        'FW',
+        'exit code 2; close matches are named. WARN: a filter leaves no T1w image',
+    ),
     'E93': _kind(
         'error of the BIDS validator', 'WI', 'only for files in use; INFO if it could not run'
     ),
@@ -206,6 +210,7 @@ FINDINGS: dict[str, FindingKind] = {
     'ORIREG': _kind(
         'an orientation may not be aligned', 'W', 'the COSMOS map is made; look at it'
     ),
+    'SLOPPY': _kind('run with --sloppy', 'W', 'coarse on purpose: for trials only'),
     'FIELD': _kind('unusual field strength', 'I', 'no reference values; 1.5, 3 and 7 T are usual'),
 }
 

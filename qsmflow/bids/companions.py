@@ -10,6 +10,7 @@ import numpy as np
 
 from qsmflow.bids.checks_files import inspect_image
 from qsmflow.bids.checks_geometry import corner_shift
+from qsmflow.bids.filters import matches
 from qsmflow.bids.findings import Finding, stopping
 from qsmflow.bids.names import IMAGE_EXTENSIONS, parse_name
 from qsmflow.bids.series import GRESeries, series_name
@@ -193,7 +194,7 @@ def _is_mask_of(name: str, series: GRESeries, query: Mapping[str, Any]) -> bool:
     if suffix != 'mask' or extension not in IMAGE_EXTENSIONS or 'space' in entities:
         return False
     if query:
-        if any(entities.get(key) != value for key, value in query.items()):
+        if not matches(f'anat/{name}', query):
             return False
     elif 'brain' not in (entities.get('desc'), entities.get('label')):
         return False

@@ -1,7 +1,6 @@
 """From a dataset to checked series: index, group, check, and tell the plan."""
 
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,19 +9,13 @@ from typing import Any
 import numpy as np
 
 from qsmflow.algorithms.phase import parse_scaling
-from qsmflow.bids import checks_dataset, companions
+from qsmflow.bids import checks_dataset, companions, filters
 from qsmflow.bids.checks_geometry import parse_b0_dir
-from qsmflow.bids.findings import EXIT_DATA, EXIT_USAGE, DatasetError, Finding, suggestion
+from qsmflow.bids.findings import EXIT_DATA, EXIT_USAGE, DatasetError, Finding
 from qsmflow.bids.grouping import Failure, Image, assemble_groups, group_images, unrelated
+from qsmflow.bids.index import make_index, open_index
 from qsmflow.bids.names import IMAGE_EXTENSIONS, is_usable_name, looks_like_gre, parse_name
 from qsmflow.bids.series import GRESeries, SeriesOptions
-
-#: Queries that ``bids_filter`` can narrow.
-QUERIES = ('megre', 't1w', 'mask')
-_OTHER_FOLDERS = (
-    'func|dwi|fmap|perf|eeg|ieeg|meg|pet|micr|beh|nirs|motion|mrs',
-    'code|stimuli|sourcedata|models|derivatives|phenotype|logs',
-)
 
 
 @dataclass(frozen=True)
@@ -62,6 +55,7 @@ def collect(
     acq_label: Iterable[str] | None = None,
     run_label: Iterable[str] | None = None,
     bids_filter: Mapping[str, Mapping[str, Any]] | None = None,
+    database_dir: str | os.PathLike | None = None,
     phase_scale: str = 'auto',
     field_strength: float | None = None,
     b0_dir: str | Sequence[float] | None = None,
@@ -77,8 +71,10 @@ def collect(
     participant_label, session_label, acq_label, run_label : iterable of str, optional
         Labels to use, with or without prefix; None for all.
     bids_filter : mapping, optional
-        For ``'megre'``, ``'t1w'`` and ``'mask'``: entities of pybids and the values they must
-        have. None means that the entity must be absent, ``'*'`` that it must be present.
+        Queries of :mod:`qsmflow.bids.filters`: entities and the values they must have. None
+        means that the entity must be absent, ``'*'`` that it must be present.
+    database_dir : path-like, optional
+        Folder that keeps the index of the dataset; see :mod:`qsmflow.bids.index`.
     phase_scale : str, optional
         ``'auto'``, or the rule for stored phase values.
     field_strength : float, optional
@@ -109,7 +105,7 @@ def collect(
         participant_label, checks_dataset.subjects(root), 'participant', 'sub-'
     )
     wanted = _wanted_labels(root, labels, session_label)
-    filters = _check_filters(bids_filter)
+    queries = filters.check_filters(bids_filter)
     options = SeriesOptions(
         phase_scale=phase_scale,
         field_strength=field_strength,
@@ -120,20 +116,25 @@ def collect(
     parse_b0_dir(b0_dir, np.eye(4))
     parse_scaling(phase_scale)
     broken = checks_dataset.broken_sidecars(root, labels)
-    layout = _index(root, labels, broken)
+    layout = (
+        open_index(root, labels, broken, database_dir)
+        if database_dir
+        else make_index(root, labels, broken)
+    )
     images = _images(layout, root, labels)
     images = [image for image in images if wanted is None or image.session in wanted]
-    candidates = _narrow(images, layout, filters.get('megre'), acq_label, run_label)
+    candidates = _narrow(images, queries.get('megre'), acq_label, run_label)
     groups, misnamed, findings = group_images(candidates)
     series, failed = assemble_groups(groups, misnamed, broken, options, str(root))
     _check_something(root, series, failed, findings, candidates)
     failed += _empty_subjects(labels, series, failed, images)
-    anatomical = _filtered(images, layout, filters.get('t1w'))
+    anatomical = [image for image in images if image.suffix == 'T1w']
+    anatomical, lost_t1w = _filtered_t1w(anatomical, queries.get('t1w'))
     complete, lost = _add_companions(
-        series, anatomical, derivatives or {}, filters.get('mask'), str(root)
+        series, anatomical, derivatives or {}, queries.get('mask'), str(root)
     )
     failed += lost
-    findings += unrelated(broken, images)
+    findings += [*lost_t1w, *unrelated(broken, images)]
     return Collection(
         bids_dir=str(root),
         series=tuple(sorted(complete, key=lambda item: item.name)),
@@ -150,46 +151,6 @@ def _wanted_labels(
         return None
     available = {ses for label in labels for ses in checks_dataset.sessions(root, label)}
     return set(checks_dataset.choose_labels(session_label, available, 'session', 'ses-'))
-
-
-def _check_filters(bids_filter: Mapping | None) -> dict[str, dict[str, Any]]:
-    """Check the names of queries and translate their values for pybids."""
-    from bids.layout import Query
-
-    special = {None: Query.NONE, '*': Query.ANY}
-    filters = {}
-    for name, query in (bids_filter or {}).items():
-        if name not in QUERIES or not isinstance(query, Mapping):
-            message = f'the filter has an unknown query {name!r}'
-            remedy = suggestion(str(name), QUERIES, 'query')
-            raise DatasetError([Finding('E91', 'FATAL', message, remedy=remedy)], EXIT_USAGE)
-        filters[name] = {
-            key: special[value] if isinstance(value, (str, type(None))) and value in special
-            else value
-            for key, value in query.items()
-        }  # fmt: skip
-    return filters
-
-
-def _index(root: Path, labels: Sequence[str], broken: Iterable[str]):
-    """Index the anatomical images of the requested subjects only.
-
-    Broken sidecars are hidden: one of them would stop the indexing of the whole dataset. Names
-    are not validated here, so that wrong ones can be told.
-    """
-    from bids import BIDSLayout, BIDSLayoutIndexer
-
-    chosen = '|'.join(re.escape(label) for label in labels)
-    subject_folders, root_folders = _OTHER_FOLDERS
-    ignore = [
-        re.compile(rf'^/sub-(?!(?:{chosen})(?:/|$))'),
-        re.compile(rf'^/sub-[^/]+/(?:ses-[^/]+/)?(?:{subject_folders})(?:/|$)'),
-        re.compile(rf'^/(?:{root_folders})(?:/|$)'),
-        re.compile(r'/\.'),
-        *(re.compile(f'^/{re.escape(path)}$') for path in broken),
-    ]
-    indexer = BIDSLayoutIndexer(validate=False, ignore=ignore)
-    return BIDSLayout(root, indexer=indexer)
 
 
 def _images(layout, root: Path, labels: Sequence[str]) -> list[Image]:
@@ -218,31 +179,19 @@ def _images(layout, root: Path, labels: Sequence[str]) -> list[Image]:
     return images
 
 
-def _filtered(images: Sequence[Image], layout, query: Mapping | None) -> list[Image]:
-    """Keep the images that a filter of the user keeps."""
-    if not query:
-        return list(images)
-    try:
-        kept = {str(file.path) for file in layout.get(**{'invalid_filters': 'error', **query})}
-    except ValueError as error:
-        finding = Finding(
-            *('E91', 'FATAL', f'the filter {dict(query)} cannot be used: {error}'),
-            remedy='Use entities of pybids, such as acquisition, run, session, suffix.',
-        )
-        raise DatasetError([finding], EXIT_USAGE) from error
-    return [image for image in images if image.path in kept]
-
-
 def _narrow(
     images: Sequence[Image],
-    layout,
     query: Mapping | None,
     acq_label: Iterable[str] | None,
     run_label: Iterable[str] | None,
 ) -> list[Image]:
     """Keep the gradient-echo images of the requested acquisitions and runs."""
     chosen = [image for image in images if looks_like_gre(image.name)]
-    chosen = _filtered(chosen, layout, query)
+    kept = [image for image in chosen if filters.matches(image.relative, query or {})]
+    if chosen and not kept:
+        nothing = filters.kept_nothing(chosen, query or {}, 'megre', 'FATAL')
+        raise DatasetError([nothing], EXIT_USAGE)
+    chosen = kept
     requests = (('acq', 'acquisition', acq_label), ('run', 'run', run_label))
     for key, what, labels in requests:
         if labels is None:
@@ -256,6 +205,16 @@ def _narrow(
         kept = checks_dataset.choose_labels(labels, available, what, f'{key}-')
         chosen = [image for image in chosen if image.entities.get(key) in kept]
     return chosen
+
+
+def _filtered_t1w(
+    images: Sequence[Image], query: Mapping | None
+) -> tuple[list[Image], list[Finding]]:
+    """Keep the T1w images that a filter keeps; one can do without them, so that is told only."""
+    kept = [image for image in images if filters.matches(image.relative, query or {})]
+    if kept or not images:
+        return kept, []
+    return [], [filters.kept_nothing(images, query or {}, 't1w', 'WARN')]
 
 
 def _check_something(

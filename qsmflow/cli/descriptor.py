@@ -17,7 +17,7 @@ from qsmflow.cli.values import Number
 _POSITIONAL = ('bids.bids_dir', 'bids.output_dir', 'bids.analysis_level')
 #: Not offered: they run nothing.
 _LEFT_OUT = ('help', 'version')
-_FILES = ('config_file', 'execution.plugin_file')
+_FILES = ('config_file', 'execution.plugin_file', 'bids.bids_filter_file')
 
 
 def make_descriptor() -> dict:

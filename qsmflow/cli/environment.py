@@ -24,7 +24,8 @@ _FOLDERS = ('HOME', 'MPLCONFIGDIR', 'XDG_CACHE_HOME', 'NUMBA_CACHE_DIR')
 def prepare(settings: Settings, environ: MutableMapping[str, str] = os.environ) -> None:
     """Make output and work folder, and set variables for libraries and child processes.
 
-    A dry run makes neither folder, and the group level needs no work folder.
+    A dry run makes neither folder; the group level, and what writes reports or the methods text
+    only, needs no work folder.
 
     Parameters
     ----------
@@ -39,9 +40,11 @@ def prepare(settings: Settings, environ: MutableMapping[str, str] = os.environ) 
         If output or work folder cannot be made or written. Its ``exit_code`` is 73.
     """
     work_dir = Path(settings.execution.work_dir)
-    if not settings.execution.dry_run:
+    execution = settings.execution
+    if not execution.dry_run:
         require_writable(settings.bids.output_dir, 'OUTPUT_DIR')
-        if settings.bids.analysis_level == 'participant':
+        texts = execution.reports_only or execution.boilerplate_only
+        if settings.bids.analysis_level == 'participant' and not texts:
             require_writable(work_dir, '-w/--work-dir')
     temporary = _temporary_folder(work_dir, settings.execution.run_uuid, environ)
     # The C library keeps freed arrays of up to 32 MB for later, so that a worker would hold on to

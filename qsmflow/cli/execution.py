@@ -1,5 +1,6 @@
 """Run a graph: plugin, memory and threads, progress, and what failed."""
 
+import faulthandler
 import logging
 import multiprocessing
 import os
@@ -17,6 +18,7 @@ from nipype import logging as nipype_logging
 from nipype.pipeline.plugins import MultiProcPlugin
 
 from qsmflow.cli import progress
+from qsmflow.cli.plugins import nipype_plugin, read_plugin_file
 from qsmflow.engine import Workflow
 from qsmflow.settings import Settings
 
@@ -75,7 +77,11 @@ class SafeMultiProcPlugin(MultiProcPlugin):
         self.pool = ProcessPoolExecutor(
             max_workers=self.processors,
             initializer=_start_worker,
-            initargs=(self._cwd, self.plugin_args['log_level']),
+            initargs=(
+                self._cwd,
+                self.plugin_args['log_level'],
+                self.plugin_args.get('resource_monitor', False),
+            ),
             mp_context=multiprocessing.get_context('forkserver'),
         )
         self.ended: list[int] = []
@@ -127,11 +133,15 @@ class SafeMultiProcPlugin(MultiProcPlugin):
         )
 
 
-def _start_worker(folder: str, log_level: int) -> None:
-    """Set up a worker process: its folder, and the loggers, which it does not inherit."""
+def _start_worker(folder: str, log_level: int, monitored: bool = False) -> None:
+    """Set up a worker process: its folder, and loggers and settings, which it does not inherit."""
     os.chdir(folder)
+    if monitored:
+        watch_resources()
     quiet_nipype(log_level)
     show_messages()
+    if log_level <= logging.DEBUG:
+        faulthandler.enable()
     # Ctrl-C reaches the whole process group; the main process alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
@@ -152,6 +162,13 @@ def show_messages() -> None:
     logger.addHandler(progress.message_handler())
 
 
+def watch_resources() -> None:
+    """Let nipype measure memory and time of every step in this process."""
+    nipype_config.enable_resource_monitor()
+    # The shortest interval that nipype allows, in seconds.
+    nipype_config.set('execution', 'resource_monitor_frequency', '0.2')
+
+
 def quiet_nipype(level: int) -> None:
     """Set the level of nipype's loggers."""
     for name in ('nipype.workflow', 'nipype.interface', 'nipype.utils'):
@@ -160,6 +177,8 @@ def quiet_nipype(level: int) -> None:
 
 def log_level(settings: Settings) -> int:
     """Return the level of nipype's loggers: progress is shown by other means."""
+    if settings.execution.debug:
+        return logging.DEBUG
     return logging.INFO if settings.execution.verbosity > 0 else logging.CRITICAL
 
 
@@ -182,6 +201,8 @@ def configure_nipype(settings: Settings, crash_dir: Path) -> None:
             'logging': {'log_to_file': 'false'},
         }
     )
+    if settings.execution.resource_monitor:
+        watch_resources()
     nipype_logging.update_logging(nipype_config)
     quiet_nipype(log_level(settings))
 
@@ -230,6 +251,8 @@ def run_graph(
             logging.getLogger(__name__).debug('the graph ended with: %s', error)
         finally:
             progress.watch(None)
+            if settings.execution.resource_monitor:
+                progress.write_usage(monitor.usage, crash_dir / 'resources.tsv')
             _remove_partial(Path(settings.bids.output_dir), getattr(plugin, 'ended', []))
     return _failures(crash_dir, before)
 
@@ -273,7 +296,8 @@ def require_memory(workflow: Workflow, settings: Settings) -> None:
 def make_monitor(workflow: Workflow, settings: Settings) -> progress.Monitor:
     """Return what shows the progress of a workflow: live on a terminal, else lines."""
     live = sys.stderr.isatty() and settings.execution.verbosity == 0
-    return progress.Monitor(_count_nodes(workflow), live=live)
+    measure = settings.execution.resource_monitor
+    return progress.Monitor(_count_nodes(workflow), live=live, measure=measure)
 
 
 def _remove_partial(out_dir: Path, workers: list[int]) -> None:
@@ -284,37 +308,24 @@ def _remove_partial(out_dir: Path, workers: list[int]) -> None:
 
 
 def _plugin(settings: Settings):
+    """Return the plugin of the user's file, or ours; a single processor has a worker too.
+
+    The main process stays free to end at a signal, and to tell when the worker was killed.
+    """
+    arguments = {
+        'n_procs': settings.resources.nprocs,
+        'memory_gb': settings.resources.mem_gb,
+        'raise_insufficient': False,
+        'log_level': log_level(settings),
+        'resource_monitor': settings.execution.resource_monitor,
+    }
+    name, own = 'MultiProc', {}
     if settings.execution.plugin_file:
-        return _plugin_from_file(settings.execution.plugin_file)
-    arguments = {'status_callback': progress.status_callback}
-    # A single processor has a worker too: the main process stays free to end at a signal, and to
-    # tell when the worker was killed.
-    return SafeMultiProcPlugin(
-        plugin_args={
-            **arguments,
-            'n_procs': settings.resources.nprocs,
-            'memory_gb': settings.resources.mem_gb,
-            'raise_insufficient': False,
-            'log_level': log_level(settings),
-        }
-    )
-
-
-def _plugin_from_file(path: str):
-    """Make the plugin that a TOML or YAML file names: ``plugin`` and ``plugin_args``."""
-    import tomllib
-    from importlib import import_module
-
-    text = Path(path).read_text(encoding='utf-8')
-    if path.endswith('.toml'):
-        content = tomllib.loads(text)
-    else:
-        import yaml
-
-        content = yaml.safe_load(text)
-    arguments = {**content.get('plugin_args', {}), 'status_callback': progress.status_callback}
-    plugins = import_module('nipype.pipeline.plugins')
-    return getattr(plugins, f'{content["plugin"]}Plugin')(plugin_args=arguments)
+        name, own = read_plugin_file(settings.execution.plugin_file)
+    common = {'status_callback': progress.status_callback}
+    if name == 'MultiProc':
+        return SafeMultiProcPlugin(plugin_args={**arguments, **own, **common})
+    return nipype_plugin(name)(plugin_args={**own, **common})
 
 
 def _count_nodes(workflow: Workflow) -> dict[str, int]:

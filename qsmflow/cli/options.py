@@ -15,6 +15,7 @@ from qsmflow.settings import (
     ANALYSIS_LEVELS,
     BIPOLAR_MODES,
     MASK_METHODS,
+    OUTPUT_LAYOUTS,
     OUTPUT_LEVELS,
     OUTPUT_SPACES,
     PHASE_SIGNS,
@@ -177,6 +178,24 @@ def _add_selection(parser) -> None:
         )
     _option(
         group,
+        '--bids-filter-file',
+        dest='bids.bids_filter_file',
+        metavar='FILE',
+        type=values.existing_file,
+        help='JSON file that narrows what is used, by queries megre, t1w, mask and dseg, as in '
+        '{"t1w": {"acquisition": "mprage", "run": null}}; null: without it, "*": any',
+    )
+    _option(
+        group,
+        '--bids-database-dir',
+        dest='bids.bids_database_dir',
+        metavar='DIR',
+        type=values.any_path,
+        help='folder that keeps the index of the dataset for later runs; made if it is not there, '
+        'and made anew when the dataset changed',
+    )
+    _option(
+        group,
         '-d',
         '--derivatives',
         dest='bids.derivatives',
@@ -184,7 +203,8 @@ def _add_selection(parser) -> None:
         nargs='+',
         action='extend',
         type=values.derivatives,
-        help='derivative datasets whose brain masks are used',
+        help='derivative datasets, such as those of fMRIPrep, sMRIPrep, FreeSurfer and SynthSeg, '
+        'whose brain masks, T1w images, segmentations and transforms are used',
     )
     _option(
         group,
@@ -352,6 +372,20 @@ def _add_outputs(parser) -> None:
         choices=OUTPUT_LEVELS,
         help='minimal leaves out the field maps (full)',
     )
+    _option(
+        group,
+        '--output-layout',
+        dest='outputs.output_layout',
+        choices=OUTPUT_LAYOUTS,
+        help='layout of OUTPUT_DIR; the one there is (bids)',
+    )
+    _option(
+        group,
+        '--md-only-boilerplate',
+        dest='outputs.md_only_boilerplate',
+        action='store_true',
+        help='write the methods text as Markdown and BibTeX, without HTML',
+    )
 
 
 def _add_resources(parser) -> None:
@@ -429,6 +463,27 @@ def _add_execution(parser) -> None:
         ('--dry-run', 'dry_run', 'check the dataset, print what would be done, and stop'),
         ('--stop-on-first-crash', 'stop_on_first_crash', 'stop at the first failure'),
         ('--write-graph', 'write_graph', 'draw the workflow graph into the log folder'),
+        (
+            '--reports-only',
+            'reports_only',
+            'make the reports of the results in OUTPUT_DIR again; nothing is computed',
+        ),
+        (
+            '--boilerplate-only',
+            'boilerplate_only',
+            'write the methods text and its citations, and stop',
+        ),
+        (
+            '--resource-monitor',
+            'resource_monitor',
+            'write peak memory and time of each step into the log folder',
+        ),
+        (
+            '--sloppy',
+            'sloppy',
+            'for trials only: preset fast unless one is given, registrations at 4 mm',
+        ),
+        ('--debug', 'debug', 'say everything, with tracebacks'),
     ):
         _option(group, flag, dest=f'execution.{setting}', action='store_true', help=text)
     _option(

@@ -79,6 +79,7 @@ def check_methods(settings: Settings) -> None:
 
     parser = build_parser()
     recon = settings.reconstruction
+    _check_files(settings)
     if recon.mask_method == 'deepbet' and find_spec('deepbet') is None:
         raise MissingToolError(
             'argument --mask-method: deepbet is not installed; pip install "qsmflow[deepbet]"'
@@ -109,6 +110,24 @@ def check_methods(settings: Settings) -> None:
                 parser.error(
                     f'argument --atlas: there is no atlas {name!r}.{nearest(name, known)}'
                 )
+
+
+def _check_files(settings: Settings) -> None:
+    """Read the small files that options name: better now than after hours.
+
+    Raises
+    ------
+    SettingsError, DatasetError
+        With exit code 2; the message names the option and the file.
+    """
+    if settings.execution.plugin_file is not None:
+        from qsmflow.cli.plugins import read_plugin_file
+
+        read_plugin_file(settings.execution.plugin_file)
+    if settings.bids.bids_filter_file is not None:
+        from qsmflow.bids.filters import read_filter_file
+
+        read_filter_file(settings.bids.bids_filter_file)
 
 
 def _check_dashes(parser, argv) -> None:
@@ -168,6 +187,8 @@ def _merge(config: dict, given: dict) -> dict:
         elif name:
             content[name] = value
     execution = merged.setdefault('execution', {})
+    if execution.get('sloppy'):
+        merged.setdefault('reconstruction', {}).setdefault('preset', 'fast')
     execution.setdefault('run_uuid', _new_run_uuid())
     if not execution.get('work_dir'):
         execution['work_dir'] = _default_work_dir(merged['bids']['output_dir'])
@@ -189,6 +210,9 @@ def _default_work_dir(output_dir: str) -> str:
 def _check_inputs(parser, settings: Settings) -> None:
     """Check files that a configuration file may name, which the options' own checks never saw."""
     mask, plugin = settings.reconstruction.mask, settings.execution.plugin_file
+    queries = settings.bids.bids_filter_file
+    if queries is not None and not Path(queries).is_file():
+        parser.error(f'argument --bids-filter-file: there is no file {queries}')
     if mask not in ('auto', 'derivatives') and not Path(mask).is_file():
         parser.error(f'argument --mask: there is no file {mask}')
     if plugin is not None and not Path(plugin).is_file():
@@ -201,6 +225,12 @@ def _check_inputs(parser, settings: Settings) -> None:
 def _check_folders(parser, settings: Settings) -> None:
     bids_dir = Path(settings.bids.bids_dir).resolve()
     output_dir = Path(settings.bids.output_dir).resolve()
+    database = settings.bids.bids_database_dir
+    if database and Path(database).resolve().is_relative_to(bids_dir):
+        parser.error(
+            f'argument --bids-database-dir: {database} lies in the raw dataset, which is never '
+            'written to; give a folder elsewhere'
+        )
     work_dir = Path(settings.execution.work_dir).resolve()
     suggestion = bids_dir / 'derivatives' / 'qsmflow'
     inside = (

@@ -1,12 +1,14 @@
 """The participant level: from a dataset to maps, tables and one report per subject."""
 
 import csv
+import dataclasses
 import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from qsmflow import __version__
+from qsmflow.bids.findings import Finding
 from qsmflow.cli.progress import shared_group
 from qsmflow.files import completed
 from qsmflow.settings import Settings, SettingsError
@@ -54,6 +56,10 @@ def run(settings: Settings) -> int:
     SettingsError
         If a series does not have the echoes that a setting needs.
     """
+    from qsmflow.cli import texts
+
+    if settings.execution.reports_only:
+        return texts.rebuild_reports(settings)
     from qsmflow.bids import collect, render_plan
     from qsmflow.bids.companions import require_masks
     from qsmflow.bids.orientations import with_orientations
@@ -64,6 +70,8 @@ def run(settings: Settings) -> int:
         collection = require_masks(collection)
     if settings.reconstruction.cosmos:
         collection = with_orientations(collection)
+    if settings.execution.sloppy:
+        collection = _noted(collection, SLOPPY)
     if not settings.bids.skip_bids_validation:
         collection = validated(collection)
     print(render_plan(collection), flush=True)
@@ -75,6 +83,8 @@ def run(settings: Settings) -> int:
     ]
     if settings.execution.dry_run or not (outcomes or collection.series):
         return collection.exit_code
+    if settings.execution.boilerplate_only:
+        return texts.only_methods(collection, settings)
     log_dir = _start_output(settings)
     if collection.series:
         outcomes += _process(collection, settings, log_dir, outcomes)
@@ -86,6 +96,23 @@ def run(settings: Settings) -> int:
     if not collection.series:
         return collection.exit_code
     return 1 if failed else 0
+
+
+#: Told in log, sidecars and report of a run that traded quality for speed.
+SLOPPY = Finding(
+    'SLOPPY',
+    'WARN',
+    'this run traded quality for speed (--sloppy): its results are for trials only',
+    remedy='Run again without --sloppy.',
+)
+
+
+def _noted(collection, finding: Finding):
+    """Return a collection whose series carry one more finding."""
+    series = tuple(
+        dataclasses.replace(item, findings=(*item.findings, finding)) for item in collection.series
+    )
+    return dataclasses.replace(collection, series=series)
 
 
 def _require_bipolar(series) -> None:
@@ -101,13 +128,18 @@ def _require_bipolar(series) -> None:
 
 def _selection(settings: Settings) -> dict:
     """Return the arguments of ``collect``."""
+    from qsmflow.bids.filters import read_filter_file
+
     bids, recon = settings.bids, settings.reconstruction
+    filter_file = bids.bids_filter_file
     return {
         'bids_dir': bids.bids_dir,
         'participant_label': list(bids.participant_label) or None,
         'session_label': list(bids.session_label) or None,
         'acq_label': list(bids.acq_label) or None,
         'run_label': list(bids.run_label) or None,
+        'bids_filter': read_filter_file(filter_file) if filter_file else None,
+        'database_dir': bids.bids_database_dir,
         'phase_scale': recon.phase_scale,
         'field_strength': recon.field_strength,
         'b0_dir': recon.b0_vector,
@@ -140,7 +172,7 @@ def _process(
     """
     from qsmflow.bids.orientations import orientation_groups
     from qsmflow.cli.execution import configure_nipype, make_monitor, run_graph
-    from qsmflow.report import write_citations
+    from qsmflow.cli.texts import write_methods
     from qsmflow.workflows.base import init_qsmflow_wf
 
     work_dir = Path(settings.execution.work_dir)
@@ -157,7 +189,7 @@ def _process(
     workflow.base_dir = str(base_dir)
     if settings.execution.write_graph:
         workflow.write_graph(str(log_dir / 'graph.dot'), graph2use='colored', simple_form=True)
-    write_citations(workflow.visit_desc(), Path(settings.bids.output_dir) / 'logs')
+    write_methods(workflow, settings)
     groups = orientation_groups(collection.series) if settings.reconstruction.cosmos else ()
     groups = [group for group in groups if group.enough]
     monitor = make_monitor(workflow, settings)
@@ -181,6 +213,7 @@ def _outcome(name: str, needed: tuple[str, ...], failures) -> Outcome:
     for item in own:
         message = '%s: %s failed: %s (%s)'
         _LOGGER.error(message, name, item.node, item.reason, item.crash_file)
+        _LOGGER.debug('%s', Path(item.crash_file).read_text(encoding='utf-8', errors='replace'))
     reason = '; '.join(f'{item.node}: {item.reason}' for item in own)
     return Outcome(name, 'failed' if own else 'done', reason)
 

@@ -1,11 +1,15 @@
 """Progress of a run: a live view on a terminal, timestamped lines elsewhere."""
 
+import json
 import logging
 import re
 import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from qsmflow.files import write_text
 
 #: Nodes that only store, draw or pass on: they count, but a line for each would be noise.
 _QUIET = re.compile(r'(?:^|: )(?:ds \S.*|.* rpt|label table|(field )?details|summary|gather .*)$')
@@ -19,12 +23,18 @@ class Monitor:
     ----------
     totals : dict of str to int
         Nodes of each group.
+    live : bool
+        Show bars instead of lines.
+    measure : bool
+        Take down what each finished node used, in ``usage``.
     failures : list of tuple
         Group and node name of each failed node.
     """
 
     totals: dict[str, int]
     live: bool = False
+    measure: bool = False
+    usage: list[dict] = field(default_factory=list)
     finished: Counter = field(default_factory=Counter)
     failures: list[tuple[str, str]] = field(default_factory=list)
     _seen: set[str] = field(default_factory=set)
@@ -161,5 +171,64 @@ def watch(monitor: Monitor | None) -> None:
 
 def status_callback(node, status: str) -> None:
     """Pass a node's status on; nipype pickles this function, so it has no state of its own."""
-    if _MONITOR is not None:
-        _MONITOR.update(node.fullname, status)
+    if _MONITOR is None:
+        return
+    _MONITOR.update(node.fullname, status)
+    if _MONITOR.measure and status != 'start':
+        _MONITOR.usage.append(_usage(node, status))
+
+
+#: Columns of the table of resources, and what they hold.
+USAGE = {
+    'group': 'Series, or subject and T1w for what its series share',
+    'step': 'Step of the workflow',
+    'status': 'end, or exception',
+    'seconds': 'Time that the step took',
+    'peak_gb': 'Largest memory of its process, sampled every 0.2 s, in GB of 1024^3 bytes; '
+    'n/a for a copy, which the main process makes',
+    'estimated_gb': 'Memory that was planned for the step',
+    'threads': 'Threads that were planned for the step',
+    'cpu_percent': 'Largest load that was sampled; 100 is one processor',
+}
+
+
+def _usage(node, status: str) -> dict:
+    """Return what a node used: one row of the table of resources."""
+    group, step = describe(node.fullname)
+    runtime = getattr(node.result, 'runtime', None)
+    runtime = runtime[0] if isinstance(runtime, list) and runtime else runtime
+    # Copies are made by the main process, whose memory is counted with that of its workers.
+    own = not getattr(node, 'run_without_submitting', False)
+    return {
+        'group': group,
+        'step': step,
+        'status': status,
+        'seconds': getattr(runtime, 'duration', None),
+        'peak_gb': getattr(runtime, 'mem_peak_gb', None) if own else None,
+        'estimated_gb': node.mem_gb,
+        'threads': node.n_procs,
+        'cpu_percent': getattr(runtime, 'cpu_percent', None),
+    }
+
+
+def write_usage(rows: list[dict], path: Path) -> None:
+    """Write what every step used: a table, the largest memory first, and what its columns mean.
+
+    Parameters
+    ----------
+    rows : list of dict
+        ``Monitor.usage``.
+    path : Path
+        Table, ``.tsv``; the dictionary gets the same name with ``.json``.
+    """
+
+    def text(value):
+        if value is None:
+            return 'n/a'
+        return f'{value:.3f}' if isinstance(value, float) else str(value)
+
+    ordered = sorted(rows, key=lambda row: -(row['peak_gb'] or 0))
+    lines = ['\t'.join(USAGE), *('\t'.join(text(row[key]) for key in USAGE) for row in ordered)]
+    write_text(path, '\n'.join(lines) + '\n')
+    about = {key: {'Description': meaning} for key, meaning in USAGE.items()}
+    write_text(path.with_suffix('.json'), json.dumps(about, indent=2) + '\n')

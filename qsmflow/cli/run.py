@@ -5,6 +5,7 @@ alone tells how a run ended.
 """
 
 import errno
+import faulthandler
 import logging
 import signal
 import threading
@@ -53,6 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     from qsmflow.cli.parser import check_methods, parse_args
 
     settings = parse_args(argv)
+    if settings.execution.debug:
+        faulthandler.enable()  # where a library crashed, which Python cannot tell afterwards
     with _messages(settings.execution.verbosity), _terminate_raises():
         try:
             from qsmflow.cli.environment import prepare

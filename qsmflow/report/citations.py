@@ -211,8 +211,8 @@ def to_bibtex(keys: Iterable[str]) -> str:
     return '\n\n'.join(bibliography()[key]['raw'] for key in sorted(set(keys))) + '\n'
 
 
-def write_citations(text: str, log_dir: str | os.PathLike) -> tuple[Path, Path]:
-    """Write ``CITATION.md`` and ``CITATION.bib``: the methods that ran, and only those.
+def write_citations(text: str, log_dir: str | os.PathLike, *, html: bool = True) -> list[Path]:
+    """Write ``CITATION.md``, ``.bib`` and ``.html``: the methods that ran, and only those.
 
     Parameters
     ----------
@@ -220,10 +220,13 @@ def write_citations(text: str, log_dir: str | os.PathLike) -> tuple[Path, Path]:
         Methods text of the run, with ``[@key]`` citations.
     log_dir : path-like
         Folder to write to; made when missing.
+    html : bool, optional
+        Whether the page is written; without it, one of an earlier run is removed.
 
     Returns
     -------
-    markdown, bibtex : Path
+    list of Path
+        What was written: Markdown, BibTeX, page.
 
     Raises
     ------
@@ -235,9 +238,22 @@ def write_citations(text: str, log_dir: str | os.PathLike) -> tuple[Path, Path]:
         'CITATION.bib': to_bibtex(citations(text)),
     }
     folder = Path(log_dir)
-    for name, content in contents.items():
-        write_text(folder / name, content)
-    return folder / 'CITATION.md', folder / 'CITATION.bib'
+    if html:
+        contents['CITATION.html'] = _page(text)
+    else:
+        (folder / 'CITATION.html').unlink(missing_ok=True)
+    return [write_text(folder / name, content) for name, content in contents.items()]
+
+
+def _page(text: str) -> str:
+    """Return a methods text with its references as a page of its own."""
+    body, keys = to_html(text)
+    items = '\n'.join(f'<li>{escape(reference(key))}</li>' for key in keys)
+    references = f'\n<h2>References</h2>\n<ol>\n{items}\n</ol>' if keys else ''
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><title>Methods</title>'
+        f'</head>\n<body>\n<h1>Methods</h1>\n{body}{references}\n</body>\n</html>\n'
+    )
 
 
 def _replace(text: str, render: Callable[[list[str]], str]) -> str:

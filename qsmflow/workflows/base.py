@@ -15,6 +15,7 @@ from qsmflow.algorithms.catalog import STAGES
 from qsmflow.bids.orientations import orientation_finding, orientation_groups
 from qsmflow.bids.series import GRESeries
 from qsmflow.engine import Workflow
+from qsmflow.interfaces.anatomy import BrainExtraction, RegisterToT1w, RegisterToTemplate
 from qsmflow.settings import Settings
 from qsmflow.workflows.anatomy import init_anatomy_wf, init_spaces_wf, init_t1w_wf
 from qsmflow.workflows.contrasts import usable_relaxometry
@@ -26,6 +27,8 @@ from qsmflow.workflows.reconstruction import init_reconstruction_wf
 from qsmflow.workflows.regions import init_regions_wf
 from qsmflow.workflows.reportlets import init_reportlets_wf
 
+#: Working voxel of registrations with ``--sloppy``, in mm.
+SLOPPY_RESOLUTION = 4.0
 #: Packages whose versions the report names.
 PACKAGES = ('antspyx', 'nibabel', 'nipype', 'numba', 'numpy', 'pybids', 'scipy')
 _LOGGER = logging.getLogger('qsmflow.workflows')
@@ -60,7 +63,17 @@ def init_qsmflow_wf(
     for subject in dict.fromkeys(item.subject for item in series):
         own = [item for item in series if item.subject == subject]
         workflow.add_nodes([init_subject_wf(series=own, settings=settings, out_dir=out_dir)])
+    if settings.execution.sloppy:
+        coarsen(workflow)
     return workflow
+
+
+def coarsen(workflow: Workflow) -> None:
+    """Make the registrations of a workflow coarse, to save time in trials."""
+    for name in workflow.list_node_names():
+        node = workflow.get_node(name)
+        if isinstance(node.interface, BrainExtraction | RegisterToT1w | RegisterToTemplate):
+            node.inputs.resolution = SLOPPY_RESOLUTION
 
 
 def init_subject_wf(*, series: Sequence[GRESeries], settings: Settings, out_dir: str) -> Workflow:

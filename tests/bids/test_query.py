@@ -299,6 +299,21 @@ def test_filters(dataset):
     assert names(chosen) == ['sub-01_acq-lo_run-02']
     with pytest.raises(DatasetError, match='hi, lo'):
         collect(dataset.root, acq_label=['high'])
+    with pytest.raises(DatasetError, match='acq: hi, lo') as caught:
+        collect(dataset.root, bids_filter={'megre': {'acquisition': 'high'}})
+    assert caught.value.exit_code == 2
+
+
+def test_filter_of_the_t1w(dataset):
+    write_t1w(dataset, extra='_acq-a')
+    write_t1w(dataset, extra='_acq-b_run-01')
+    (series,) = collect(dataset.root, bids_filter={'t1w': {'acq': 'b', 'run': 1}}).series
+    assert series.t1w.endswith('_acq-b_run-01_T1w.nii.gz')
+    found = collect(dataset.root, bids_filter={'t1w': {'acquisition': 'c'}})
+    assert found.series[0].t1w is None, 'one can do without'
+    (told,) = [f for f in found.findings if f.code == 'E91']
+    assert told.level == 'WARN'
+    assert 'acq: a, b' in told.remedy
 
 
 def test_session_filter(dataset):

@@ -6,10 +6,11 @@ import pytest
 
 from qsmflow import __version__
 from qsmflow.algorithms.catalog import PRESETS, STAGES, Preset, default
+from qsmflow.bids.findings import DatasetError
 from qsmflow.cli import parser as parser_module
 from qsmflow.cli.options import NOT_SETTINGS, STAGE_OPTIONS, build_parser
 from qsmflow.cli.parser import MissingToolError, check_methods, parse_args
-from qsmflow.settings import Settings
+from qsmflow.settings import Settings, SettingsError
 
 #: Nothing of these may be loaded to show the help.
 HEAVY = {'numpy', 'scipy', 'numba', 'nibabel', 'nipype', 'pandas', 'ants', 'bids', 'matplotlib'}
@@ -207,6 +208,14 @@ def test_defaults(folders, tmp_path):
         (['--clean-workdir'], 'execution.clean_workdir', True),
         (['--stop-on-first-crash'], 'execution.stop_on_first_crash', True),
         (['--write-graph'], 'execution.write_graph', True),
+        (['--reports-only'], 'execution.reports_only', True),
+        (['--boilerplate_only'], 'execution.boilerplate_only', True),
+        (['--resource-monitor'], 'execution.resource_monitor', True),
+        (['--sloppy'], 'reconstruction.preset', 'fast'),
+        (['--sloppy', '--preset', 'thorough'], 'reconstruction.preset', 'thorough'),
+        (['--debug'], 'execution.verbosity', 2),
+        (['--output-layout', 'bids'], 'outputs.output_layout', 'bids'),
+        (['--md_only_boilerplate'], 'outputs.md_only_boilerplate', True),
         (['-vv'], 'execution.verbosity', 2),
     ],
 )
@@ -285,6 +294,11 @@ def test_unusual_folder_names(tmp_path, monkeypatch, name):
         (['--output-spaces', 'MNI'], ['--output-spaces', 'MNI152NLin2009cAsym']),
         (['--config-file', 'no-such.toml'], ['--config-file', 'there is no file']),
         (['--use-plugin', 'no-such.yml'], ['--use-plugin', 'there is no file']),
+        (['--bids-filter-file', 'no.json'], ['--bids-filter-file', 'there is no file']),
+        (['--bids-database-dir', '../raw/db'], ['--bids-database-dir', 'raw dataset']),
+        (['--output-layout', 'legacy'], ['--output-layout', "'legacy'", "'bids'"]),
+        (['--mem', '2049'], ['--mem', '2049 GB', '2049M']),
+        (['--dry-run', '--reports-only'], ['dry_run', 'reports_only', 'exclude each other']),
     ],
 )
 def test_wrong_usage(folders, capsys, options, words):
@@ -471,6 +485,7 @@ def test_bad_file(folders, tmp_path, capsys, text, word):
         ('[reconstruction]\nmask = "/no/such.nii"', '--mask'),
         ('[execution]\nplugin_file = "/no/such.yml"', '--use-plugin'),
         ('[bids.derivatives]\nfmriprep = "/no/such"', '--derivatives'),
+        ('[bids]\nbids_filter_file = "/no/such.json"', '--bids-filter-file'),
     ],
 )
 def test_file_that_names_what_is_not_there(folders, tmp_path, capsys, text, option):
@@ -509,6 +524,35 @@ def test_unknown_to_the_algorithms(folders, capsys, options, words):
     message = capsys.readouterr().err
     for word in words:
         assert word in message
+
+
+FILES = {
+    'plugin: MultiProcc': ('plugin', ["'MultiProcc'", "Did you mean 'MultiProc'", 'SLURM']),
+    'plugin_args: {}': ('plugin', ['names no plugin']),
+    'plugin: SLURM\nplugin_arg: {}': ('plugin', ["'plugin_arg'", "'plugin_args'"]),
+    'plugin: SLURM\nplugin_args: 3': ('plugin', ['must be a table']),
+    'plugin: {': ('plugin', ['not valid YAML']),
+    '{"megr": {}}': ('filter', ["'megr'", 'megre']),
+    '{"megre": {"aquisition": "x"}}': ('filter', ["'aquisition'", 'acquisition']),
+    '{"megre": {"run": {"x": 1}}}': ('filter', ["'run'", '"*"']),
+    '{"megre": 3}': ('filter', ["'megre'", 'no JSON object']),
+    '[1]': ('filter', ['no JSON object']),
+    '{"megre": ': ('filter', ['cannot be read']),
+}
+
+
+@pytest.mark.parametrize('text', FILES)
+def test_files_that_cannot_be_used(folders, tmp_path, text):
+    kind, words = FILES[text]
+    option = {'plugin': '--use-plugin', 'filter': '--bids-filter-file'}[kind]
+    path = tmp_path / 'file.yml'
+    path.write_text(text)
+    settings = parse_args([*folders, option, str(path)])
+    with pytest.raises((SettingsError, DatasetError)) as caught:
+        check_methods(settings)
+    assert caught.value.exit_code == 2
+    for word in (option, str(path), *words):
+        assert word in str(caught.value)
 
 
 def test_missing_extra(folders, monkeypatch):

@@ -55,13 +55,23 @@ def test_names_with_accents_and_organisations_read_well():
 
 def test_written_files_hold_what_the_text_cites_and_nothing_else(tmp_path):
     text = 'Inverted with TKD [@shmueli2009] after V-SHARP [@li2011; @wu2012] [@shmueli2009].'
-    markdown, bibtex = citations.write_citations(text, tmp_path / 'logs')
+    markdown, bibtex, page = citations.write_citations(text, tmp_path / 'logs')
     content = markdown.read_text(encoding='utf-8')
     assert '(Shmueli et al. 2009) after V-SHARP (Li et al. 2011; Wu et al. 2012)' in content
     assert re.findall(r'^(\d)\. ', content, re.MULTILINE) == ['1', '2', '3']
     keys = re.findall(r'^@\w+\{([^,]+),', bibtex.read_text(encoding='utf-8'), re.MULTILINE)
     assert keys == ['li2011', 'shmueli2009', 'wu2012']
-    assert sorted(p.name for p in (tmp_path / 'logs').iterdir()) == ['CITATION.bib', 'CITATION.md']
+    html = page.read_text(encoding='utf-8')
+    assert html.count('<li>') == 3
+    assert 'TKD <span class="cite" title="Shmueli et al. 2009">[1]</span>' in html
+    names = ['CITATION.bib', 'CITATION.html', 'CITATION.md']
+    assert sorted(p.name for p in (tmp_path / 'logs').iterdir()) == names
+
+
+def test_without_the_page_none_of_an_earlier_run_stays(tmp_path):
+    citations.write_citations('Earlier.', tmp_path)
+    citations.write_citations('Later.', tmp_path, html=False)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['CITATION.bib', 'CITATION.md']
 
 
 def test_an_unknown_key_stops_before_anything_is_written(tmp_path):

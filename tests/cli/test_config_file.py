@@ -1,0 +1,126 @@
+"""What stands on the command line wins over the settings file: for every setting there is."""
+
+import dataclasses
+
+import pytest
+
+from qsmflow.cli.parser import parse_args
+from qsmflow.settings import Settings
+
+#: Setting -> TOML of the file, what it gives; options, what they give. ``@`` is an existing file,
+#: ``%`` an existing folder. Positional arguments are always on the command line.
+CASES = {
+    'bids.bids_dir': ('"/elsewhere"', None, [], '%raw'),
+    'bids.output_dir': ('"/elsewhere"', None, [], '%out'),
+    'bids.analysis_level': ('"group"', None, [], 'participant'),
+    'bids.participant_label': ('["01"]', ('01',), ['--participant-label', '02'], ('02',)),
+    'bids.session_label': ('["a"]', ('a',), ['--session-label', 'b'], ('b',)),
+    'bids.acq_label': ('["a"]', ('a',), ['--acq-label', 'b'], ('b',)),
+    'bids.run_label': ('["1"]', ('1',), ['--run-label', '2'], ('2',)),
+    'bids.bids_filter_file': ('"@"', '@', ['--bids-filter-file', '@2'], '@2'),
+    'bids.bids_database_dir': ('"%here"', '%here', ['--bids-database-dir', '%db'], '%db'),
+    'bids.derivatives': (
+        '{a = "%here"}',
+        {'a': '%here'},
+        ['-d', 'a=%raw', 'b=%here'],
+        {'a': '%raw', 'b': '%here'},
+    ),
+    'bids.skip_bids_validation': ('false', False, ['--skip-bids-validation'], True),
+    'reconstruction.phase_scale': ('"rad"', 'rad', ['--phase-scale', '0.5'], '0.5'),
+    'reconstruction.phase_sign': ('"-1"', '-1', ['--phase-sign', '+1'], '+1'),
+    'reconstruction.bipolar': ('"on"', 'on', ['--bipolar', 'off'], 'off'),
+    'reconstruction.echoes': ('[1, 2]', (1, 2), ['--echoes', '1-3'], (1, 2, 3)),
+    'reconstruction.field_strength': ('7', 7.0, ['--field-strength', '3'], 3.0),
+    'reconstruction.b0_dir': ('"x"', 'x', ['--b0-dir', 'y'], 'y'),
+    'reconstruction.mask': ('"derivatives"', 'derivatives', ['--mask', '@'], '@'),
+    'reconstruction.mask_method': (
+        '"deepbet"', 'deepbet', ['--mask-method', 'registration'], 'registration',
+    ),
+    'reconstruction.preset': ('"fast"', 'fast', ['--preset', 'thorough'], 'thorough'),
+    'reconstruction.unwrapping': ('"laplacian"', 'laplacian', ['--unwrap', 'romeo'], 'romeo'),
+    'reconstruction.field': ('"averaged"', 'averaged', ['--field-fit', 'weighted'], 'weighted'),
+    'reconstruction.background': ('"sharp"', 'sharp', ['--bgfr', 'vsharp'], 'vsharp'),
+    'reconstruction.inversion': ('"rts"', 'rts', ['--inversion', 'tkd'], 'tkd'),
+    'reconstruction.strategy': ('"single"', 'single', ['--strategy', 'two_pass'], 'two_pass'),
+    'reconstruction.relaxometry': ('"nlls"', 'nlls', ['--relaxometry', 'arlo'], 'arlo'),
+    'reconstruction.unwrapping_fallback': ('true', True, ['--no-unwrapping-fallback'], False),
+    'reconstruction.reference': ('"csf"', 'csf', ['--reference-region', 'none'], 'none'),
+    'reconstruction.cosmos': ('false', False, ['--cosmos'], True),
+    'reconstruction.params': (
+        '{inversion = {max_iter = 5, pad = 8}}',
+        {'inversion': {'max_iter': 5, 'pad': 8}},
+        ['--inversion-param', 'max_iter=9'],
+        {'inversion': {'max_iter': 9, 'pad': 8}},
+    ),
+    'outputs.atlas': ('["a"]', ('a',), ['--atlas', 'CIT168'], ('CIT168',)),
+    'outputs.output_spaces': (
+        '["T1w"]', ('T1w',), ['--output-spaces', 'MNI152NLin2009cAsym'], ('MNI152NLin2009cAsym',),
+    ),
+    'outputs.level': ('"minimal"', 'minimal', ['--level', 'full'], 'full'),
+    'outputs.output_layout': ('"bids"', 'bids', ['--output-layout', 'bids'], 'bids'),
+    'outputs.md_only_boilerplate': ('false', False, ['--md-only-boilerplate'], True),
+    'resources.nprocs': ('3', 3, ['--nprocs', '2'], 2),
+    'resources.omp_nthreads': ('2', 2, ['--omp-nthreads', '3'], 3),
+    'resources.mem_gb': ('3', 3.0, ['--mem', '2G'], 2.0),
+    'resources.low_mem': ('false', False, ['--low-mem'], True),
+    'execution.work_dir': ('"%here"', '%here', ['-w', '%w'], '%w'),
+    'execution.run_uuid': ('"old"', None, ['--run-uuid', 'new'], 'new'),
+    'execution.random_seed': ('3', 3, ['--random-seed', '4'], 4),
+    'execution.dry_run': ('false', False, ['--dry-run'], True),
+    'execution.clean_workdir': ('false', False, ['--clean-workdir'], True),
+    'execution.stop_on_first_crash': ('false', False, ['--stop-on-first-crash'], True),
+    'execution.write_graph': ('false', False, ['--write-graph'], True),
+    'execution.reports_only': ('false', False, ['--reports-only'], True),
+    'execution.boilerplate_only': ('false', False, ['--boilerplate-only'], True),
+    'execution.resource_monitor': ('false', False, ['--resource-monitor'], True),
+    'execution.sloppy': ('false', False, ['--sloppy'], True),
+    'execution.debug': ('false', False, ['--debug'], True),
+    'execution.plugin_file': ('"@"', '@', ['--use-plugin', '@2'], '@2'),
+    'execution.verbosity': ('1', 1, ['-vv'], 2),
+}  # fmt: skip
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Return a function that fills in the places of a case."""
+    for folder in ('raw', 'here'):
+        (tmp_path / folder).mkdir()
+    for name in ('file', 'file2'):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path / 'here')
+
+    def fill(value):
+        if isinstance(value, str):
+            return value.replace('@', f'{tmp_path}/file').replace('%', f'{tmp_path}/')
+        if isinstance(value, dict):
+            return {key: fill(item) for key, item in value.items()}
+        return [fill(item) for item in value] if isinstance(value, list) else value
+
+    return fill
+
+
+def test_every_setting_is_tested():
+    names = {
+        f'{group.name}.{item.name}'
+        for group in dataclasses.fields(Settings)
+        for item in dataclasses.fields(group.default_factory)
+    }
+    assert set(CASES) == names
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_command_line_wins(tmp_path, place, name):
+    group, _, setting = name.partition('.')
+    toml, in_file, options, wins = (place(item) for item in CASES[name])
+    lines = 'nprocs = 4\n' if setting == 'omp_nthreads' else ''
+    config = tmp_path / 'config.toml'
+    config.write_text(f'[{group}]\n{lines}{setting} = {toml}\n', encoding='utf-8')
+    positionals = [str(tmp_path / 'raw'), str(tmp_path / 'out'), 'participant']
+
+    def parsed(*more):
+        settings = parse_args([*positionals, '--config-file', str(config), *more])
+        return getattr(getattr(settings, group), setting)
+
+    if in_file is not None:
+        assert parsed() == in_file, 'the file wins over the default'
+    assert parsed(*options) == wins

@@ -1,0 +1,64 @@
+"""The plugin that a file names: read in three formats, and the right class started."""
+
+import json
+
+import pytest
+from nipype.pipeline import plugins
+
+from qsmflow.cli import execution
+from qsmflow.cli.plugins import plugin_names, read_plugin_file
+from qsmflow.settings import ExecutionSettings, ResourceSettings, Settings
+
+ARGUMENTS = {'n_procs': 2, 'memory_gb': 4}
+TEXTS = {
+    'p.yml': 'plugin: MultiProc\nplugin_args:\n  n_procs: 2\n  memory_gb: 4\n',
+    'p.json': json.dumps({'plugin': 'MultiProc', 'plugin_args': ARGUMENTS}),
+    'p.toml': 'plugin = "MultiProc"\n[plugin_args]\nn_procs = 2\nmemory_gb = 4\n',
+}
+
+
+@pytest.mark.parametrize('name', TEXTS)
+def test_formats(tmp_path, name):
+    path = tmp_path / name
+    path.write_text(TEXTS[name])
+    assert read_plugin_file(path) == ('MultiProc', ARGUMENTS)
+
+
+def test_plugins_of_nipype_are_known():
+    assert {'MultiProc', 'LegacyMultiProc', 'Linear', 'SLURM', 'SLURMGraph', 'SGE'} <= set(
+        plugin_names()
+    )
+
+
+def made(tmp_path, text, monkeypatch):
+    """Return the plugin that would be used, made without its processes."""
+    seen = {}
+
+    def remember(self, plugin_args=None):
+        seen['kind'], seen['args'] = type(self), plugin_args
+
+    for kind in (execution.SafeMultiProcPlugin, plugins.SLURMPlugin):
+        monkeypatch.setattr(kind, '__init__', remember)
+    path = tmp_path / 'p.yml'
+    path.write_text(text)
+    execution._plugin(
+        Settings(
+            resources=ResourceSettings(nprocs=8, mem_gb=16),
+            execution=ExecutionSettings(plugin_file=str(path)),
+        )
+    )
+    return seen['kind'], seen['args']
+
+
+def test_multiproc_of_a_file_is_ours_and_ends_when_it_should(tmp_path, monkeypatch):
+    kind, args = made(tmp_path, 'plugin: MultiProc\nplugin_args: {n_procs: 2}', monkeypatch)
+    assert kind is execution.SafeMultiProcPlugin
+    assert args['n_procs'] == 2, 'the file wins'
+    assert args['memory_gb'] == 16, 'and the run fills in the rest'
+
+
+def test_cluster_plugin_gets_its_arguments_and_the_progress(tmp_path, monkeypatch):
+    text = 'plugin: SLURM\nplugin_args: {sbatch_args: --mem=8G}'
+    kind, args = made(tmp_path, text, monkeypatch)
+    assert kind is plugins.SLURMPlugin
+    assert set(args) == {'sbatch_args', 'status_callback'}

@@ -9,6 +9,11 @@ so that each is diagonal in the Fourier domain and has an exact adjoint.
 import math
 import os
 
+# The threads of compiled loops would else keep their processors busy for a while after each loop,
+# waiting for the next one, and the Fourier transforms, which have threads of their own, would have
+# to share them: twice the time in all. Counts if no OpenMP is loaded yet.
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+
 import numba
 import numpy as np
 from scipy import fft

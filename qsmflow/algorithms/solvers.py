@@ -32,12 +32,26 @@ def dot(a, b):
     return float(_dot(a.ravel(), b.ravel()))
 
 
-@njit(cache=True, parallel=True)
-def _dot(a, b):
+# Lists are summed in parts of this length, so that the sum does not depend on the threads.
+_PART = 8192
+
+
+@njit(cache=True, fastmath={'reassoc'})
+def _dot_part(a, b):
+    # Several sums side by side, in an order that is fixed when this is compiled.
     total = 0.0
-    for i in prange(a.size):
+    for i in range(a.size):
         total += np.float64(a[i]) * np.float64(b[i])
     return total
+
+
+@njit(cache=True, parallel=True)
+def _dot(a, b):
+    parts = np.empty((a.size + _PART - 1) // _PART)
+    for p in prange(parts.size):
+        part = slice(p * _PART, (p + 1) * _PART)
+        parts[p] = _dot_part(a[part], b[part])
+    return parts.sum()
 
 
 def add_scaled(target, factor, other):

@@ -138,7 +138,9 @@ class AxisOrder:
         )
 
 
-def load_volume(path: str | os.PathLike, dtype: type = np.float32) -> Volume:
+def load_volume(
+    path: str | os.PathLike, dtype: type = np.float32, *, component: str = 'real'
+) -> Volume:
     """Load a NIfTI image with its scaling applied.
 
     Parameters
@@ -146,7 +148,9 @@ def load_volume(path: str | os.PathLike, dtype: type = np.float32) -> Volume:
     path : path-like
         NIfTI file, 3-D or 4-D. Trailing axes of length one are dropped.
     dtype : type, optional
-        Type of the array; complex images need a complex type.
+        Type of the array.
+    component : {'real', 'imag'}, optional
+        What to take of complex voxels if ``dtype`` is not complex.
 
     Returns
     -------
@@ -158,13 +162,18 @@ def load_volume(path: str | os.PathLike, dtype: type = np.float32) -> Volume:
     data = np.empty(image.shape, dtype)
     for index in np.ndindex(image.shape[:1:-1]):
         here = (..., *index[::-1])
-        data[here] = image.dataobj[here]
+        values = image.dataobj[here]
+        if np.iscomplexobj(values) and not np.iscomplexobj(data):
+            values = getattr(values, component)
+        data[here] = values
     while data.ndim > 3 and data.shape[-1] == 1:
         data = data[..., 0]
     return Volume(data, image.affine.copy(), str(path))
 
 
-def load_echoes(paths: list[str], echoes: list[int] | None = None) -> Volume:
+def load_echoes(
+    paths: list[str], echoes: list[int] | None = None, *, component: str = 'real'
+) -> Volume:
     """Load images of one grid and stack them along a last axis.
 
     Parameters
@@ -173,6 +182,8 @@ def load_echoes(paths: list[str], echoes: list[int] | None = None) -> Volume:
         One 3-D image for each echo, or a single 4-D image.
     echoes : list of int, optional
         Echoes to keep, counted from 0; all by default.
+    component : {'real', 'imag'}, optional
+        What to take of complex voxels.
 
     Returns
     -------
@@ -185,23 +196,23 @@ def load_echoes(paths: list[str], echoes: list[int] | None = None) -> Volume:
         If the images do not share a grid.
     """
     if len(paths) == 1:
-        only = load_volume(paths[0])
+        only = load_volume(paths[0], component=component)
         data = only.data if only.data.ndim == 4 else only.data[..., np.newaxis]
         return Volume(data[..., echoes] if echoes else data, only.affine, only.path)
     chosen = [paths[echo] for echo in echoes] if echoes else paths
-    first = load_volume(chosen[0])
+    first = load_volume(chosen[0], component=component)
     data = np.empty((*first.shape, len(chosen)), np.float32)
     data[..., 0] = first.data
     stack = Volume(data, first.affine, first.path)
     del first  # never more than one image beside the stack
     for echo, path in enumerate(chosen[1:], start=1):
-        data[..., echo] = _on_grid(stack, path)
+        data[..., echo] = _on_grid(stack, path, component)
     return stack
 
 
-def _on_grid(like: Volume, path: str) -> np.ndarray:
+def _on_grid(like: Volume, path: str, component: str = 'real') -> np.ndarray:
     """Load the array of an image that must lie on a grid."""
-    volume = load_volume(path)
+    volume = load_volume(path, component=component)
     check_same_grid(like, volume)
     return volume.data
 
@@ -216,6 +227,81 @@ def load_mask(path: str | os.PathLike, like: Volume | None = None) -> np.ndarray
     """
     data = load_volume(path).data if like is None else _on_grid(like, path)
     return data > 0.5
+
+
+def load_given_mask(path: str | os.PathLike, like: Volume) -> np.ndarray:
+    """Load a mask that may come from anywhere: any kind of values, any grid.
+
+    Parameters
+    ----------
+    path : path-like
+        Mask image; see :func:`mask_values` for what its values may be.
+    like : Volume
+        Gives the grid; see :func:`resample_mask`.
+
+    Returns
+    -------
+    ndarray of bool, shape (X, Y, Z)
+    """
+    volume = load_volume(path)
+    mask = Volume(mask_values(volume.data)[0], volume.affine, volume.path)
+    return mask.data if same_grid(like, mask) else resample_mask(mask, like)
+
+
+def mask_values(data: np.ndarray) -> tuple[np.ndarray, str]:
+    """Tell what the values of a mask stand for.
+
+    Parameters
+    ----------
+    data : ndarray of float, shape (X, Y, Z)
+        Values of a mask image. What is not finite is outside.
+
+    Returns
+    -------
+    mask : ndarray of bool, shape (X, Y, Z)
+        Where the larger of two values is (the other must be 0); where a probability is above
+        0.5; where a label is not 0; above 0.5 for anything else.
+    kind : {'binary', 'probability', 'labels', 'image'}
+        Which of these it is.
+
+    Examples
+    --------
+    >>> [mask_values(np.array(v))[1] for v in ([0, 255.0], [0, 0.3, 0.8], [0, 1, 7.0], [-2.5, 9])]
+    ['binary', 'probability', 'labels', 'image']
+    """
+    known = np.nan_to_num(np.asarray(data, np.float32), nan=0, posinf=0, neginf=0)
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
+    if low >= 0 and (high == 0 or not np.any((known > 0) & (known < high))):
+        return known > 0, 'binary'
+    if low >= 0 and high <= 1.001:
+        return known > 0.5, 'probability'
+    if low >= 0 and not np.any(known != np.rint(known)):
+        return known > 0, 'labels'
+    return known > 0.5, 'image'
+
+
+def resample_mask(mask: Volume, like: Volume) -> np.ndarray:
+    """Bring a mask to another grid by the nearest neighbour, in the coordinates of the scanner.
+
+    Parameters
+    ----------
+    mask : Volume
+        3-D, bool.
+    like : Volume
+        Gives the grid.
+
+    Returns
+    -------
+    ndarray of bool, shape (X, Y, Z)
+        False beyond the field of view of the mask.
+    """
+    from scipy.ndimage import affine_transform
+
+    index = np.linalg.inv(mask.affine) @ like.affine
+    moved = affine_transform(
+        mask.data.astype(np.uint8), index[:3, :3], index[:3, 3], output_shape=like.shape, order=0
+    )
+    return moved > 0
 
 
 def same_grid(first: Volume, second: Volume) -> bool:

@@ -304,6 +304,8 @@ class ExecutionSettings:
         Seed of everything that draws numbers.
     dry_run : bool
         Check the dataset and print the plan only.
+    dry_run_json : str or None
+        File that gets the plan as JSON, or ``'-'`` for standard output; it implies ``dry_run``.
     clean_workdir : bool
         Empty the work folder of earlier runs first.
     stop_on_first_crash : bool
@@ -330,6 +332,7 @@ class ExecutionSettings:
     run_uuid: str = ''
     random_seed: int = 42
     dry_run: bool = False
+    dry_run_json: str | None = None
     clean_workdir: bool = False
     stop_on_first_crash: bool = False
     write_graph: bool = False
@@ -345,6 +348,8 @@ class ExecutionSettings:
         """Check the seed (for ITK it has 31 bits, and 0 is the time of day) and the parts."""
         if self.debug:
             object.__setattr__(self, 'verbosity', max(self.verbosity, 2))
+        if self.dry_run_json:
+            object.__setattr__(self, 'dry_run', True)
         parts = [
             name for name in ('dry_run', 'reports_only', 'boilerplate_only') if getattr(self, name)
         ]

@@ -58,7 +58,9 @@ WHOLE = ('n_voxels', 'core_n_voxels')
 OUTLIER_Z = 3.5
 
 
-def write_stats(rows: Iterable[Mapping], path: str | os.PathLike) -> Path:
+def write_stats(
+    rows: Iterable[Mapping], path: str | os.PathLike, *, warnings: Iterable[Mapping] = ()
+) -> Path:
     """Write a region table and its data dictionary.
 
     Parameters
@@ -69,6 +71,8 @@ def write_stats(rows: Iterable[Mapping], path: str | os.PathLike) -> Path:
         which says that its numbers are in that unit already.
     path : path-like
         Table to write, ending in ``.tsv``; the dictionary gets ``.json``.
+    warnings : iterable of mapping, optional
+        Findings, for the key ``Warnings`` of the dictionary.
 
     Returns
     -------
@@ -100,7 +104,9 @@ def write_stats(rows: Iterable[Mapping], path: str | os.PathLike) -> Path:
             raise ValueError(f'{path.name} has no columns {sorted(unknown)}; it has {columns}.')
         entry = _in_table_units(row)
         lines.append('\t'.join(_format(entry.get(column), column) for column in columns))
-    write_text(path.with_suffix('.json'), _dump(data_dictionary()))
+    warnings = [dict(warning) for warning in warnings]
+    dictionary = data_dictionary() | ({'Warnings': warnings} if warnings else {})
+    write_text(path.with_suffix('.json'), _dump(dictionary))
     write_text(path, '\n'.join(lines) + '\n')
     return path
 

@@ -12,7 +12,7 @@ from qsmflow.bids.derivatives import (
     write_text,
 )
 from qsmflow.bids.findings import DatasetError, Finding
-from qsmflow.bids.plan import plan_as_dict, render_plan
+from qsmflow.bids.plan import plan_as_dict, refusal_as_dict, render_plan
 from qsmflow.bids.query import Collection, collect
 from qsmflow.bids.series import GRESeries
 
@@ -26,6 +26,7 @@ __all__ = [
     'collect',
     'derivative_path',
     'plan_as_dict',
+    'refusal_as_dict',
     'render_plan',
     'sidecar',
     'write_dataset_files',

@@ -147,7 +147,12 @@ FINDINGS: dict[str, FindingKind] = {
     'C57': _kind('not an image', 'E', 'empty, not gzip, or a pointer of git-annex or git-lfs'),
     'C58': _kind('link without target', 'EW', 'content not fetched; WARN for unrelated sidecars'),
     'C59': _kind('file shorter than its header says', 'E', 'copy the file again'),
-    'C61': _kind('complex voxels', 'E', 'save magnitude and phase as two images'),
+    'C60': _kind('clipped magnitude', 'W', 'R2* is wrong where voxels share the largest value'),
+    'C61': _kind(
+        'complex voxels',
+        'EX',
+        'split into magnitude and phase; an error if only some images of a series are complex',
+    ),
     'C62': _kind('colours instead of values', 'E', 'a screenshot or colour map, not a scan'),
     'C64': _kind('images of a series differ in shape', 'E', 'probably a DICOM file is missing'),
     'C65': _kind(
@@ -163,12 +168,48 @@ FINDINGS: dict[str, FindingKind] = {
     'C69': _kind('oblique grid', 'I', 'the dipole kernel is rotated, data are not resampled'),
     'C70': _kind('main field not along the last axis', 'I', 'handled by the dipole kernel'),
     'C72': _kind('impossible voxel size', 'E', 'outside 0.1 to 10 mm; probably a wrong unit'),
+    'C73': _kind('voxels longer than 4:1 or 3 mm', 'W', 'values of the nuclei come out too low'),
+    'C74': _kind(
+        'interpolated matrix',
+        'W',
+        'less than 60 % of k-space was measured; the voxel that was measured is told, and the '
+        'data are processed as they are',
+    ),
+    'C75': _kind(
+        'the brain is cut by the field of view',
+        'W',
+        'told from the magnitude before the run, and from the registration in it',
+    ),
+    'C76': _kind(
+        'too large for the memory',
+        'EW',
+        'left out, with the GB that it needs; tried with --low-mem. Exit code 1, also if none is '
+        'left: the data are not at fault',
+    ),
     'C99': _kind('file cannot be read', 'EW', 'rights; WARN for unrelated sidecars'),
     # ---- Masks and anatomical images ----
     'D77': _kind(
-        'mask of a derivative dataset',
-        'EI',
-        'used; an error if it lies on another grid, or is missing and was asked for',
+        'mask that is given, by --mask or a derivative dataset',
+        'EWI',
+        'used; WARN if it was resampled from another grid in the same scanner coordinates, ERROR '
+        'if that is not possible, or none is there and one was asked for',
+    ),
+    'D78': _kind(
+        'mask with other values than two',
+        'EX',
+        'probabilities above 0.5 are used, and all labels; NaN is outside; an image is no mask',
+    ),
+    'D79': _kind(
+        'mask that is empty, or not of the size of a brain (50 to 3000 ml)',
+        'EW',
+        'ERROR if empty. A given one is used, as it may be of an animal or a phantom; for one '
+        'that was found, the largest bright object takes its place',
+    ),
+    'D80': _kind(
+        'mask with islands or holes, or at the border',
+        'XW',
+        'islands and holes of a given mask up to 1 ml are mended; larger ones may be meant, and '
+        'are kept and told',
     ),
     'D81': _kind(
         'no usable T1w image', 'W', 'the magnitude is registered to the template instead'
@@ -176,12 +217,53 @@ FINDINGS: dict[str, FindingKind] = {
     'D82': _kind(
         'choice among T1w images', 'WI', 'WARN if from another session or one is damaged'
     ),
+    'D83': _kind(
+        'T1w image without head or face',
+        'W',
+        'used as it is; not told where the scanner sets all air to zero',
+    ),
+    'D84': _kind(
+        'registration that failed its check from every start',
+        'W',
+        'the maps are not touched by it; the region table is written and marked in column qc',
+    ),
+    'D85': _kind(
+        'mask of a lesion',
+        'XW',
+        'left out of account by the registration to the template; WARN if it cannot be used',
+    ),
+    'D86': _kind(
+        'volume without signal inside the mask',
+        'W',
+        'metal, bleeding or air: no weight in the fit; it stays in the mask, as a hole would '
+        'count as background',
+    ),
+    'D87': _kind(
+        'regions partly outside mask or field of view',
+        'W',
+        'the part that is covered is in column coverage; no number is hidden, qc says partial',
+    ),
+    'D88': _kind(
+        'motion or ghosts between echoes',
+        'W',
+        'told by a shift between the magnitudes, or by echoes that no field explains',
+    ),
+    'D89': _kind(
+        'not the head of an adult',
+        'W',
+        'the check of the brain mask failed; --mask helps, and --atlas none',
+    ),
     # ---- Dataset and run ----
     'E90': _kind('no dataset, no subject, or no gradient-echo data', 'F', 'exit code 65'),
     'E91': _kind(
         'unknown label, filter or option',
         'FW',
         'exit code 2; close matches are named. WARN: a filter leaves no T1w image',
+    ),
+    'E92': _kind(
+        'participants.tsv does not list the folders',
+        'W',
+        'the group level takes age and sex there',
     ),
     'E93': _kind(
         'error of the BIDS validator', 'WI', 'only for files in use; INFO if it could not run'
@@ -228,17 +310,6 @@ NOT_CHECKED: dict[str, tuple[str, str]] = {
     ),
     'B49': ('one acquisition exported twice (ND and NORM)', 'each is processed'),
     'B52': ('two sidecars of one level that apply', 'merged as pybids does'),
-    'C60': ('clipped magnitude', 'check the magnitude figure'),
-    'C74': ('interpolated matrix', 'processed as it is, which costs memory'),
-    'C75': ('slab that cuts the brain', 'see coverage in the region table'),
-    'C76': ('image too large for the memory', 'memory is planned, not refused'),
-    'D79': ('given mask that is empty or has no size of a brain', 'the report shows its volume'),
-    'D83': ('T1w without skull', 'the registration check judges the result'),
-    'D85': ('lesion or resection', 'the registration knows nothing of it'),
-    'D86': ('metal, bleeding', 'the rim without reliable phase is left out of the mask'),
-    'D88': ('motion', 'check the R2* figure'),
-    'D89': ('not the head of an adult', 'the brain is sought as that of one; give --mask'),
-    'E92': ('participants.tsv without a subject', 'told by the BIDS validator, if it runs'),
     'E97': ('output of another version or other settings', 'files are replaced one by one'),
     'E98': ('too little space', 'told when writing fails'),
     'E101': ('two runs on one work folder', 'give each its own'),

@@ -211,6 +211,42 @@ def broken_sidecars(root: Path, labels: Iterable[str]) -> dict[str, Finding]:
     return broken
 
 
+def check_participants(root: Path) -> list[Finding]:
+    """Compare ``participants.tsv``, if there is one, with the folders (``E92``).
+
+    Parameters
+    ----------
+    root : Path
+        Root of the dataset.
+    """
+    path = root / 'participants.tsv'
+    if not path.is_file():
+        return []
+    try:
+        lines = path.read_bytes().decode('utf-8-sig').splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        message, remedy = f'cannot be read: {error}', 'Save it as UTF-8 text.'
+        return [Finding('E92', 'WARN', message, path.name, {}, remedy)]
+    rows = [line.split('\t') for line in lines if line.strip()]
+    remedy = 'Correct the table: the group level takes age and sex from it.'
+    if not rows or 'participant_id' not in rows[0]:
+        message, evidence = 'has no column participant_id', {'columns': rows[0] if rows else []}
+        return [Finding('E92', 'WARN', message, path.name, evidence, remedy)]
+    column = rows[0].index('participant_id')
+    listed = [row[column].removeprefix('sub-') for row in rows[1:] if len(row) > column]
+    there = subjects(root)
+    evidence = {
+        'not_in_table': sorted(set(there) - set(listed)),
+        'without_folder': sorted(set(listed) - set(there)),
+        'twice': sorted({label for label in listed if listed.count(label) > 1}),
+    }
+    evidence = {key: labels for key, labels in evidence.items() if labels}
+    if not evidence:
+        return []
+    message = 'the participants listed are not those of the folders'
+    return [Finding('E92', 'WARN', message, path.name, evidence, remedy)]
+
+
 def check_output(
     bids_dir: str | os.PathLike,
     output_dir: str | os.PathLike,

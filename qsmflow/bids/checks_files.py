@@ -17,7 +17,10 @@ import numpy as np
 
 from qsmflow.bids.findings import Finding
 
+_NOT_NIFTI = (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError)
 _COPY_AGAIN = 'Copy or convert the file again from its source.'
+#: Longest edge of the small copy that is kept of an image, in blocks.
+SMALL = 64
 _ANNEX = re.compile(rb'^(\.\./)*\.?(git/annex|/annex)/objects|^version https://git-lfs')
 
 
@@ -51,6 +54,13 @@ class ImageFacts:
         Volumes (0-based) in which all voxels are equal.
     description : str
         The header's free text.
+    kind : {'i', 'u', 'f', 'c'}
+        NumPy's kind of the stored voxels.
+    at_maximum, near_maximum : int
+        Voxels of the largest value, and voxels within 2 % below it, over all volumes.
+    small : ndarray of float32
+        The first volume in blocks of voxels, at most ``SMALL`` along each axis; not finite
+        values count as 0.
     """
 
     path: str
@@ -69,6 +79,10 @@ class ImageFacts:
     zero_fraction: float
     constant: tuple[int, ...]
     description: str
+    kind: str = 'f'
+    at_maximum: int = 0
+    near_maximum: int = 0
+    small: np.ndarray | None = None
 
     @property
     def n_volumes(self) -> int:
@@ -135,14 +149,14 @@ def inspect_image(path: str | os.PathLike, name: str) -> tuple[ImageFacts | None
         None if the file cannot be used.
     findings : list of Finding
         Those of :func:`read_bytes`, and ``B40`` five dimensions, ``C59`` short file,
-        ``C61`` complex, ``C62`` colour, ``A04`` empty scaling.
+        ``C62`` colour, ``A04`` empty scaling.
     """
     content, findings = read_bytes(path, name)
     if content is None:
         return None, findings
     try:
         image = _image_from(content)
-    except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError) as error:
+    except _NOT_NIFTI as error:
         remedy = 'Convert the scan to NIfTI again.'
         message = f'is not a NIfTI image: {error}'
         return None, [*findings, Finding('C57', 'ERROR', message, name, {}, remedy)]
@@ -155,6 +169,14 @@ def inspect_image(path: str | os.PathLike, name: str) -> tuple[ImageFacts | None
         message = 'the header has no usable scaling; values are taken as they are stored'
         findings.append(Finding('A04', 'FIX', message, name, evidence))
     return facts, findings
+
+
+def is_complex(path: str | os.PathLike) -> bool:
+    """Tell from its header whether an image holds complex voxels; False if it cannot be read."""
+    try:
+        return nib.load(path).get_data_dtype().kind == 'c'
+    except (OSError, EOFError, ValueError, zlib.error, *_NOT_NIFTI):
+        return False  # what is wrong with the file is told when it is read
 
 
 def _dangling(path: Path, name: str) -> Finding:
@@ -192,10 +214,7 @@ def _wrong_voxels(image: nib.Nifti1Image, n_bytes: int, name: str) -> Finding | 
     """Judge voxel type and length of the file."""
     header = image.header
     dtype = header.get_data_dtype()
-    if dtype.kind == 'c':
-        remedy = 'Save magnitude and phase as two images, with part-mag and part-phase.'
-        return Finding('C61', 'ERROR', 'holds complex voxels', name, {'type': str(dtype)}, remedy)
-    if dtype.kind not in 'iuf':
+    if dtype.kind not in 'iufc':
         message, remedy = (
             'holds colours, not measured values',
             'Use the scan, not a colour map or screenshot.',
@@ -231,8 +250,13 @@ def _measure(image: nib.Nifti1Image, content: bytes, path: str) -> ImageFacts:
     shape = list(image.shape)
     while len(shape) > 3 and shape[-1] == 1:
         shape.pop()
-    volumes = [_measure_volume(np.asarray(v)) for v in _volumes(image, shape)]
+    volumes, small = [], None
+    for number, volume in enumerate(_volumes(image, shape)):
+        values = np.abs(volume) if np.iscomplexobj(volume) else np.asarray(volume)
+        small = _blocks(values) if number == 0 else small
+        volumes.append(_measure_volume(values))
     low, high = (np.array([volume[i] for volume in volumes], float) for i in (0, 1))
+    top = np.fmax.reduce(high)
     slope, intercept = _disk_scaling(content, header)
     qform, qcode = header.get_qform(coded=True)
     sform, scode = header.get_sform(coded=True)
@@ -248,12 +272,26 @@ def _measure(image: nib.Nifti1Image, content: bytes, path: str) -> ImageFacts:
         slope=slope,
         intercept=intercept,
         minimum=float(np.fmin.reduce(low)),
-        maximum=float(np.fmax.reduce(high)),
+        maximum=float(top),
         nonfinite=sum(volume[2] for volume in volumes),
         zero_fraction=float(sum(volume[3] for volume in volumes) / np.prod(shape)),
         constant=tuple(i for i in range(len(volumes)) if not low[i] < high[i]),
         description=bytes(header['descrip'].item()).decode('latin-1').strip('\x00 '),
+        kind=header.get_data_dtype().kind,
+        at_maximum=sum(volume[4] for volume in volumes if volume[1] == top),
+        near_maximum=sum(volume[5] for volume in volumes if volume[1] == top),
+        small=small,
     )
+
+
+def _blocks(volume: np.ndarray) -> np.ndarray:
+    """Average a volume over blocks of voxels; what does not fill a block is left out."""
+    steps = [-(-n // SMALL) for n in volume.shape]
+    cut = volume[tuple(slice(n - n % step) for n, step in zip(volume.shape, steps, strict=True))]
+    if cut.dtype.kind == 'f':
+        cut = np.nan_to_num(cut, posinf=0, neginf=0)
+    pairs = [m for n, step in zip(cut.shape, steps, strict=True) for m in (n // step, step)]
+    return cut.reshape(pairs).mean(axis=(1, 3, 5), dtype=np.float32)
 
 
 def _volumes(image: nib.Nifti1Image, shape: list[int]):
@@ -265,8 +303,12 @@ def _volumes(image: nib.Nifti1Image, shape: list[int]):
         yield image.dataobj[(slice(None),) * 3 + index]
 
 
-def _measure_volume(volume: np.ndarray) -> tuple[float, float, int, int]:
-    """Return smallest and largest finite value (NaN if none), and how many are not finite or 0."""
+def _measure_volume(volume: np.ndarray) -> tuple[float, float, int, int, int, int]:
+    """Return smallest and largest finite value (NaN if none), and how many voxels are counted.
+
+    Counted are those that are not finite, those that are 0, those of the largest value, and
+    those within 2 % below it.
+    """
     values = volume
     if volume.dtype.kind == 'f':
         finite = np.isfinite(volume)
@@ -274,5 +316,8 @@ def _measure_volume(volume: np.ndarray) -> tuple[float, float, int, int]:
     n_bad = volume.size - values.size
     n_zero = int(np.count_nonzero(values == 0))
     if not values.size:
-        return float('nan'), float('nan'), n_bad, 0
-    return float(values.min()), float(values.max()), n_bad, n_zero
+        return float('nan'), float('nan'), n_bad, 0, 0, 0
+    top = values.max()
+    n_top = int(np.count_nonzero(values == top))
+    n_near = int(np.count_nonzero(values > 0.98 * float(top))) - n_top if top > 0 else 0
+    return float(values.min()), float(top), n_bad, n_zero, n_top, n_near

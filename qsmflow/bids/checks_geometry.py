@@ -14,6 +14,8 @@ ROUNDING = 1e-4
 VOXEL_RANGE = (0.1, 10.0)  #: edge lengths that a head scan can have, in mm
 MIN_SLICES = 16  #: below this a volume does not hold the dipole's field
 MAX_SHEAR = 0.5  #: angle between axes that may differ from 90 degrees by this much, in degrees
+#: Ratio of two edges, and an edge in mm, beyond which values are known to be too low.
+MAX_RATIO, MAX_EDGE = 4.0, 3.0
 OBLIQUE = 0.5  #: tilt of the grid against the main field that is worth telling, in degrees
 _CODES = {2: 'another scan', 3: 'Talairach space', 4: 'MNI space', 5: 'a template'}
 
@@ -93,7 +95,7 @@ def check_header(fact: ImageFacts, name: str, *, b0_given: bool = False) -> list
     -------
     list of Finding
         ``B45`` too few slices, ``C66`` disagreeing forms, ``C67`` no scanner coordinates,
-        ``C68`` shear, ``C72`` voxel size.
+        ``C68`` shear, ``C72`` voxel size, ``C73`` coarse or very anisotropic voxels.
     """
     voxel_size = np.linalg.norm(fact.affine[:3, :3], axis=0)
     findings = _check_voxels(voxel_size, name)
@@ -103,6 +105,7 @@ def check_header(fact: ImageFacts, name: str, *, b0_given: bool = False) -> list
         findings.append(Finding('B45', 'ERROR', 'has too few slices', name, evidence, remedy))
     if any(item.stops for item in findings):
         return findings
+    findings += _check_coarse(voxel_size, name)
     findings += _check_codes(fact, name, b0_given)
     findings += _check_shear(fact.affine, name)
     if fact.sform_code > 0 and fact.qform_code > 0:
@@ -186,6 +189,20 @@ def _check_voxels(voxel_size: np.ndarray, name: str) -> list[Finding]:
     message = 'the voxel size is none that a head scan has; perhaps it is not in mm'
     remedy = 'Write affine and pixdim in mm (xyzt_units = 2 for mm).'
     return [Finding('C72', 'ERROR', message, name, evidence, remedy)]
+
+
+def _check_coarse(voxel_size: np.ndarray, name: str) -> list[Finding]:
+    ratio, edge = float(voxel_size.max() / voxel_size.min()), float(voxel_size.max())
+    if ratio <= MAX_RATIO and edge <= MAX_EDGE + 1e-3:
+        return []
+    evidence = {
+        'voxel_size_mm': [round(float(v), 4) for v in voxel_size],
+        'ratio': round(ratio, 2),
+        'limits': f'{MAX_RATIO:g}:1, {MAX_EDGE:g} mm',
+    }
+    message = 'voxels are so long or so large that values of the nuclei come out too low'
+    remedy = 'Compare such scans with their like only.'
+    return [Finding('C73', 'WARN', message, name, evidence, remedy)]
 
 
 def _check_codes(fact: ImageFacts, name: str, b0_given: bool) -> list[Finding]:

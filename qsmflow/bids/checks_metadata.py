@@ -26,6 +26,7 @@ _SCALAR_FIELDS = {
 }
 #: Fields in use, in T; a value in mT or gauss is recognised by them.
 KNOWN_FIELDS = (0.55, 1.0, 1.5, 2.89, 3.0, 4.0, 4.7, 6.98, 7.0, 9.4, 10.5, 11.7)
+_LEADERS = ('phase', 'real', 'imag', 'complex', 'mag')
 MAX_TE = 0.3  #: echo times of gradient echoes are shorter than this, in s
 SAME_TE = 1e-5  #: echo times closer than this are one, in s
 EVEN_SPACING = 1e-4  #: largest deviation from the mean echo spacing, in s (rule DTEUNI)
@@ -44,8 +45,8 @@ class SourceFile:
         Path below the dataset, with forward slashes.
     entities : dict of str
         Entities as written in the name.
-    part : {'mag', 'phase', 'real', 'imag'}
-        What the image holds; a file without the entity is a magnitude.
+    part : {'mag', 'phase', 'real', 'imag', 'complex'}
+        What the image holds; a file without the entity is a magnitude, or complex.
     echo : int or None
         Echo index of the name.
     metadata : dict
@@ -78,7 +79,7 @@ class Echo:
     @property
     def leader(self) -> SourceFile:
         """The file that messages name: the phase where there is one."""
-        return next(self.files[p] for p in ('phase', 'real', 'imag', 'mag') if p in self.files)
+        return next(self.files[p] for p in _LEADERS if p in self.files)
 
 
 def as_number(value: Any) -> float | None:
@@ -332,7 +333,7 @@ def public_metadata(sources: Sequence[SourceFile]) -> dict[str, Any]:
 def _time_of(echo: Echo, descriptions: Mapping[str, str], findings: list[Finding]) -> float:
     """Return the time of one echo as it is written; NaN, with a finding, where there is none."""
     found = {}
-    for part in ('phase', 'real', 'imag', 'mag'):
+    for part in _LEADERS:
         if part in echo.files and echo.files[part].metadata.get('EchoTime') is not None:
             found[part] = echo.files[part].metadata['EchoTime']
     name = echo.leader.relative

@@ -6,15 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
+from qsmflow.bids.checks_anatomy import check_anatomical
 from qsmflow.bids.checks_files import inspect_image
-from qsmflow.bids.checks_geometry import corner_shift
+from qsmflow.bids.checks_mask import check_mask
 from qsmflow.bids.filters import matches
 from qsmflow.bids.findings import Finding, stopping
 from qsmflow.bids.names import IMAGE_EXTENSIONS, parse_name
 from qsmflow.bids.series import GRESeries, series_name
-from qsmflow.io import GRID_TOLERANCE
 
 if TYPE_CHECKING:
     from qsmflow.bids.query import Collection
@@ -103,15 +101,17 @@ def add_t1w(
     -------
     GRESeries
         With ``t1w``, ``t1w_note`` and the findings ``D81`` (none usable), ``D82`` (a choice was
-        made, or a better one is damaged).
+        made, or a better one is damaged), ``D83`` (masked before).
     """
     entities = dict(series.entities)
     ranked = rank_t1w(images, series.subject, series.session, entities.get('run'))
     findings = []
     for image, note in ranked:
         if image.path not in cache:
-            cache[image.path] = stopping(inspect_image(image.path, image.relative)[1])
-        problems = cache[image.path]
+            facts, found = inspect_image(image.path, image.relative)
+            own = [] if facts is None else check_anatomical(facts, image.relative)
+            cache[image.path] = stopping(found), own
+        problems, own = cache[image.path]
         if problems:
             evidence = {'code': problems[0].code}
             message = f'cannot be used as anatomical image: {problems[0].message}'
@@ -124,6 +124,7 @@ def add_t1w(
             evidence = {'candidates': [other.relative for other, _ in ranked]}
             level = 'WARN' if elsewhere else 'INFO'
             findings.append(Finding('D82', level, message, image.relative, evidence))
+        findings += own
         return dataclasses.replace(
             series, t1w=image.path, t1w_note=note, findings=(*series.findings, *findings)
         )
@@ -155,10 +156,10 @@ def add_mask(
     Returns
     -------
     series : GRESeries
-        With ``mask``, and an INFO finding that names it.
+        With ``mask``, an INFO finding that names it, and those of
+        :func:`~qsmflow.bids.checks_mask.check_mask`.
     problem : Finding or None
-        ``D77`` if the mask lies on another grid: a mask that was asked for is never replaced
-        silently.
+        What makes the mask useless: a mask that was asked for is never replaced silently.
     """
     for dataset, root in derivatives.items():
         folder = Path(root) / f'sub-{series.subject}'
@@ -166,27 +167,13 @@ def add_mask(
             if not _is_mask_of(path.name, series, query or {}):
                 continue
             name = f'{dataset}:{path.relative_to(root).as_posix()}'
-            facts, findings = inspect_image(path, name)
+            findings = check_mask(path, name, series)
             if stopping(findings):
                 return series, stopping(findings)[0]
-            if problem := _off_grid(facts, series, name):
-                return series, problem
             note = Finding('D77', 'INFO', 'is used as brain mask', name)
-            path = str(path.absolute())
-            return dataclasses.replace(series, mask=path, findings=(*series.findings, note)), None
+            told = (*series.findings, note, *findings)
+            return dataclasses.replace(series, mask=str(path.absolute()), findings=told), None
     return series, None
-
-
-def _off_grid(facts, series: GRESeries, name: str) -> Finding | None:
-    evidence = {'shape': list(facts.shape), 'expected': list(series.shape)}
-    if facts.shape == series.shape:
-        shift = corner_shift(series.shape, np.array(series.affine), facts.affine)
-        if shift <= GRID_TOLERANCE:
-            return None
-        evidence['corner_shift_mm'] = shift
-    message = f'the mask does not lie on the grid of {series.name}'
-    remedy = 'Resample it to the gradient-echo image (nearest neighbour), or do not give it.'
-    return Finding('D77', 'ERROR', message, name, evidence, remedy)
 
 
 def _is_mask_of(name: str, series: GRESeries, query: Mapping[str, Any]) -> bool:

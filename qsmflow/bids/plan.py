@@ -1,13 +1,17 @@
-"""Tell what would be done: the table of ``--dry-run`` and the same as a dictionary."""
+"""Tell what would be done: the tables of ``--dry-run`` and the same as a dictionary."""
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
-from qsmflow.bids.findings import LEVELS, Finding
+from qsmflow import __version__
+from qsmflow.bids.catalog import FINDINGS
+from qsmflow.bids.findings import LEVELS, DatasetError, Finding
 from qsmflow.bids.query import Collection
 from qsmflow.bids.series import GRESeries
 
 _COLUMNS = ('series', 'echoes', 'TE (ms)', 'field (T)', 'matrix', 'voxel (mm)', 'phase', 'T1w')
+_FINDING_COLUMNS = ('level', 'code', 'acquisition', 'what was found', 'file')
 
 
 def plan_as_dict(collection: Collection) -> dict[str, Any]:
@@ -21,9 +25,12 @@ def plan_as_dict(collection: Collection) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``bids_dir``, ``series``, ``failed``, ``findings`` and ``exit_code``.
+        ``qsmflow`` (the version), ``bids_dir``, ``series`` (each with its ``findings``),
+        ``failed`` (``name`` and ``findings``), ``findings`` of the dataset, ``counts`` of all
+        findings by level, and ``exit_code``. It can be written as JSON.
     """
     return {
+        'qsmflow': __version__,
         'bids_dir': collection.bids_dir,
         'series': [_series_as_dict(item) for item in collection.series],
         'failed': [
@@ -31,12 +38,49 @@ def plan_as_dict(collection: Collection) -> dict[str, Any]:
             for name, findings in collection.failed
         ],
         'findings': [finding.as_dict() for finding in collection.findings],
+        'counts': _counts(finding for _, finding in _all_findings(collection)),
         'exit_code': collection.exit_code,
     }
 
 
+def refusal_as_dict(error: DatasetError, bids_dir: str) -> dict[str, Any]:
+    """Return what stopped a run before anything was found, in the form of :func:`plan_as_dict`.
+
+    Parameters
+    ----------
+    error : DatasetError
+        Why nothing can start.
+    bids_dir : str
+        Root of the dataset.
+    """
+    return {
+        'qsmflow': __version__,
+        'bids_dir': bids_dir,
+        'series': [],
+        'failed': [],
+        'findings': [finding.as_dict() for finding in error.findings],
+        'counts': _counts(error.findings),
+        'exit_code': error.exit_code,
+    }
+
+
+def _all_findings(collection: Collection) -> list[tuple[str, Finding]]:
+    """Return all findings, each with the acquisition that it belongs to, gravest first."""
+    found = [('dataset', finding) for finding in collection.findings]
+    for item in collection.series:
+        found += [(item.name, finding) for finding in item.findings]
+    for name, findings in collection.failed:
+        found += [(name, finding) for finding in findings]
+    return sorted(found, key=lambda pair: LEVELS.index(pair[1].level))
+
+
+def _counts(findings: Iterable[Finding]) -> dict[str, int]:
+    levels = [finding.level for finding in findings]
+    return {level: levels.count(level) for level in LEVELS}
+
+
 def render_plan(collection: Collection) -> str:
-    """Return a collection as plain text: a table of the series, then everything found.
+    """Return a collection as plain text: tables of series and findings, then each in full.
 
     Parameters
     ----------
@@ -52,6 +96,10 @@ def render_plan(collection: Collection) -> str:
     if collection.series:
         rows = [_row(item, collection.bids_dir) for item in collection.series]
         lines += [*_table([_COLUMNS, *rows]), '']
+    found = _all_findings(collection)
+    if found:
+        rows = [_finding_row(name, finding) for name, finding in found]
+        lines += [*_table([_FINDING_COLUMNS, *rows]), '']
     for item in collection.series:
         lines += _block(f'{item.name}: will be processed', item.findings)
     for name, findings in collection.failed:
@@ -90,6 +138,12 @@ def _series_as_dict(series: GRESeries) -> dict[str, Any]:
         'protocol': [rule.as_dict() for rule in series.protocol],
         'findings': [finding.as_dict() for finding in series.findings],
     }
+
+
+def _finding_row(name: str, finding: Finding) -> tuple[str, ...]:
+    kind = FINDINGS.get(finding.code)
+    what = finding.message if kind is None else kind.title
+    return finding.level, finding.code, name, what, finding.file.rpartition('/')[2] or '-'
 
 
 def _row(series: GRESeries, bids_dir: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from qsmflow.algorithms.phase import parse_scaling
 from qsmflow.bids import checks_dataset, companions, filters
+from qsmflow.bids.checks_anatomy import add_lesion
 from qsmflow.bids.checks_geometry import parse_b0_dir
 from qsmflow.bids.findings import EXIT_DATA, EXIT_USAGE, DatasetError, Finding
 from qsmflow.bids.grouping import Failure, Image, assemble_groups, group_images, unrelated
@@ -41,8 +42,12 @@ class Collection:
 
     @property
     def exit_code(self) -> int:
-        """Exit status of a dry run: 0, 1 if an acquisition failed, 65 if all did."""
-        if not self.series:
+        """Exit status of a dry run: 0, 1 if an acquisition failed, 65 if the data of all did.
+
+        Data that this machine has no memory for (``C76``) are not at fault.
+        """
+        too_large = any(f.code == 'C76' and f.stops for _, found in self.failed for f in found)
+        if not self.series and not too_large:
             return EXIT_DATA
         return 1 if self.failed else 0
 
@@ -131,10 +136,11 @@ def collect(
     anatomical = [image for image in images if image.suffix == 'T1w']
     anatomical, lost_t1w = _filtered_t1w(anatomical, queries.get('t1w'))
     complete, lost = _add_companions(
-        series, anatomical, derivatives or {}, queries.get('mask'), str(root)
+        series, images, anatomical, derivatives or {}, queries.get('mask'), str(root)
     )
     failed += lost
     findings += [*lost_t1w, *unrelated(broken, images)]
+    findings += checks_dataset.check_participants(root)
     return Collection(
         bids_dir=str(root),
         series=tuple(sorted(complete, key=lambda item: item.name)),
@@ -261,6 +267,7 @@ def _empty_subjects(
 
 def _add_companions(
     series: Sequence[GRESeries],
+    images: Sequence[Image],
     anatomical: Sequence[Image],
     derivatives: Mapping[str, str | os.PathLike],
     mask_query: Mapping | None,
@@ -271,6 +278,7 @@ def _add_companions(
     cache: dict = {}
     for item in series:
         item = companions.add_t1w(item, anatomical, root, cache)
+        item = add_lesion(item, images, derivatives)
         item, problem = companions.add_mask(item, derivatives, mask_query)
         if problem:
             failed.append((item.name, (*item.findings, problem)))

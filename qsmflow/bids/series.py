@@ -4,14 +4,20 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from qsmflow.algorithms.phase import PhaseScaling
-from qsmflow.bids import checks_content, checks_geometry, checks_metadata, checks_protocol
-from qsmflow.bids.checks_files import ImageFacts, inspect_image
+from qsmflow.bids import (
+    checks_content,
+    checks_geometry,
+    checks_metadata,
+    checks_protocol,
+    checks_signal,
+)
+from qsmflow.bids.checks_files import ImageFacts, inspect_image, is_complex
 from qsmflow.bids.checks_metadata import Echo, SourceFile
 from qsmflow.bids.findings import Finding, stopping
 from qsmflow.bids.names import join_name, split_extension
@@ -58,7 +64,8 @@ class GRESeries:
         ``'MEGRE'``, ``'T2starw'``, or another with a ``part`` entity.
     magnitude, phase, real, imag : tuple of str
         Absolute paths in the order of ``te``; a single 4-D image if ``volumes`` is set. Either
-        ``phase``, or ``real`` and ``imag``, are there; ``magnitude`` may be empty.
+        ``phase``, or ``real`` and ``imag``, are there; ``magnitude`` may be empty. Complex
+        images are both ``real`` and ``imag``.
     te : tuple of float
         Echo times in s, ascending.
     echo_numbers : tuple of int
@@ -90,7 +97,9 @@ class GRESeries:
     t1w_note : str
         Why this one; empty if it is the only one of the session.
     mask : str or None
-        Brain mask of a derivative dataset on the grid of this series.
+        Brain mask, given or of a derivative dataset, in the scanner coordinates of this series.
+    lesion : str or None
+        Mask of a lesion, which registrations leave out of account.
     findings : tuple of Finding
         All that is worth telling, none of level ERROR or FATAL.
     """
@@ -119,6 +128,7 @@ class GRESeries:
     t1w: str | None = None
     t1w_note: str = ''
     mask: str | None = None
+    lesion: str | None = None
     findings: tuple[Finding, ...] = field(default=(), hash=False)
 
     @property
@@ -129,7 +139,7 @@ class GRESeries:
     @property
     def files(self) -> tuple[str, ...]:
         """All image files, phase first."""
-        return self.phase + self.real + self.imag + self.magnitude
+        return tuple(dict.fromkeys(self.phase + self.real + self.imag + self.magnitude))
 
     @property
     def has_magnitude(self) -> bool:
@@ -195,7 +205,7 @@ def assemble(
         Everything found; also kept in the series.
     """
     options = options or SeriesOptions()
-    echoes, findings = pair_echoes(files, suffix, options.echoes)
+    echoes, findings = pair_echoes(_mark_complex(files), suffix, options.echoes)
     if stopping(findings):
         return None, tuple(findings)
     used = _files_of(echoes)
@@ -213,6 +223,7 @@ def assemble(
         findings += found
     if not stopping(findings):
         findings += checks_content.check_nonfinite(echoes, facts)
+        findings += checks_signal.check_signal(ordered, volumes, facts, scaling)
     if stopping(findings):
         return None, tuple(findings)
     first = used[0]
@@ -241,6 +252,14 @@ def assemble(
     return series, series.findings
 
 
+def _mark_complex(files: Sequence[SourceFile]) -> list[SourceFile]:
+    """Give the part ``complex`` to images without a part whose voxels are complex."""
+    plain = all('part' not in source.entities for source in files)
+    if not plain or not any(is_complex(source.path) for source in files):
+        return list(files)
+    return [replace(source, part='complex') for source in files]
+
+
 def _check_images(
     used: Sequence[SourceFile], facts: Mapping[str, ImageFacts], options: SeriesOptions
 ) -> list[Finding]:
@@ -251,6 +270,7 @@ def _check_images(
     findings += checks_geometry.check_header(facts[names[0]], names[0], b0_given=b0_given)
     for source in used:
         findings += checks_content.check_values(facts[source.relative], source)
+        findings += checks_signal.check_kind(facts[source.relative], source)
     return findings + checks_content.check_image_type(used)
 
 
@@ -350,6 +370,9 @@ def _needed_parts(
 ) -> tuple[tuple[str, ...], list[Finding]]:
     """Decide which parts a group is made of."""
     has = set(by_part)
+    if 'complex' in has:
+        message = 'complex images are split into magnitude and phase'
+        return ('complex',), [Finding('C61', 'FIX', message, name)]
     if 'phase' in has:
         if 'mag' in has:
             return ('phase', 'mag'), []
@@ -458,8 +481,13 @@ def _order_by_time(
 def _paths_by_part(echoes: Sequence[Echo], four_dimensional: bool) -> dict[str, tuple[str, ...]]:
     """Return the paths of each part in echo order; one path for a 4-D image."""
     chosen = echoes[:1] if four_dimensional else echoes
-    fields = {'magnitude': 'mag', 'phase': 'phase', 'real': 'real', 'imag': 'imag'}
+    fields = {
+        'magnitude': ('mag',),
+        'phase': ('phase',),
+        'real': ('real', 'complex'),
+        'imag': ('imag', 'complex'),
+    }
     return {
-        name: tuple(echo.files[part].path for echo in chosen if part in echo.files)
-        for name, part in fields.items()
+        name: tuple(e.files[part].path for e in chosen for part in parts if part in e.files)
+        for name, parts in fields.items()
     }

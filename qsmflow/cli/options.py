@@ -488,6 +488,15 @@ def _add_execution(parser) -> None:
         _option(group, flag, dest=f'execution.{setting}', action='store_true', help=text)
     _option(
         group,
+        '--dry-run-json',
+        dest='execution.dry_run_json',
+        metavar='FILE',
+        type=values.file_or_stdout,
+        help='like --dry-run, with everything found in a JSON file; - for standard output, '
+        'in place of the tables',
+    )
+    _option(
+        group,
         '--random-seed',
         dest='execution.random_seed',
         metavar='N',

@@ -240,6 +240,11 @@ def _check_folders(parser, settings: Settings) -> None:
         parser.error(
             f'argument OUTPUT_DIR: {output_dir} lies in the raw dataset; use {suggestion} instead'
         )
+    report = settings.execution.dry_run_json
+    if report not in (None, '-') and Path(report).resolve().is_relative_to(bids_dir):
+        parser.error(
+            f'argument --dry-run-json: {report} lies in the raw dataset; give a file elsewhere'
+        )
     if output_dir.exists() and not output_dir.is_dir():
         parser.error(f'argument OUTPUT_DIR: {output_dir} is a file')
     if work_dir.is_relative_to(output_dir):

@@ -60,12 +60,14 @@ def run(settings: Settings) -> int:
 
     if settings.execution.reports_only:
         return texts.rebuild_reports(settings)
-    from qsmflow.bids import collect, render_plan
+    from qsmflow.bids import collect
     from qsmflow.bids.companions import require_masks
     from qsmflow.bids.orientations import with_orientations
+    from qsmflow.cli import plan
     from qsmflow.cli.validation import validated
 
-    collection = collect(**_selection(settings))
+    with plan.refusals_told(settings):
+        collection = collect(**_selection(settings))
     if settings.reconstruction.mask == 'derivatives':
         collection = require_masks(collection)
     if settings.reconstruction.cosmos:
@@ -74,7 +76,8 @@ def run(settings: Settings) -> int:
         collection = _noted(collection, SLOPPY)
     if not settings.bids.skip_bids_validation:
         collection = validated(collection)
-    print(render_plan(collection), flush=True)
+    collection = plan.checked(collection, settings)
+    plan.show(collection, settings)
     if settings.reconstruction.bipolar == 'on':
         _require_bipolar(collection.series)
     outcomes = [

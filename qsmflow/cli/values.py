@@ -185,6 +185,16 @@ def any_path(text: str) -> str:
     return str(Path(text).expanduser().absolute())
 
 
+def file_or_stdout(text: str) -> str:
+    """Return the absolute path of a file to write, whose folder must exist, or ``-``."""
+    if text == '-':
+        return text
+    path = Path(any_path(text))
+    if path.is_dir() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f'{path} cannot be a file: check its folder')
+    return str(path)
+
+
 def mask(text: str) -> str:
     """Return ``'auto'``, ``'derivatives'`` or the absolute path of a mask."""
     return text if text in ('auto', 'derivatives') else existing_file(text)

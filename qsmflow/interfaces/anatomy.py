@@ -18,6 +18,12 @@ from nipype.interfaces.base import (
 
 from qsmflow import atlas, io, registration
 from qsmflow.interfaces.base import VolumeInterface
+from qsmflow.interfaces.findings import (
+    POSSIBLE_ML,
+    brain_findings,
+    registration_findings,
+    with_findings,
+)
 
 _STARTS = traits.List(
     traits.Enum(*registration.STARTS), desc='starts of the registration, in order; all by default'
@@ -63,9 +69,21 @@ class BrainExtraction(VolumeInterface):
             mask, info = registration.extract_brain_deepbet(image, work_dir=runtime.cwd)
         else:
             mask, info = registration.extract_brain(image, **self._options())
-        self._results['info'] = info
+        mask, info = self._replaced(image, mask, info)
+        self._results['info'] = with_findings(info, brain_findings(info), runtime.cwd)
         self._write(runtime, image, brain_mask=mask)
         return runtime
+
+    def _replaced(self, image: io.Volume, mask, info: dict) -> tuple[np.ndarray, dict]:
+        """Return another mask where the one that was found cannot be that of a brain."""
+        low, high = POSSIBLE_ML
+        if low <= info['volume_ml'] <= high:
+            return mask, info
+        other, found = registration.extract_object(image)
+        if not other.any():
+            return mask, info
+        reasons = [*info.get('reasons', []), *found['reasons']]
+        return other, found | {'replaced': info['method'], 'passed': False, 'reasons': reasons}
 
     def _options(self) -> dict:
         """Return the options that are set."""
@@ -82,6 +100,7 @@ class BrainExtraction(VolumeInterface):
 class _RegisterInputSpec(BaseInterfaceInputSpec):
     in_file = File(exists=True, mandatory=True, desc='image to register (first echo is used)')
     in_mask = File(exists=True, mandatory=True, desc='its brain mask')
+    lesion = File(exists=True, desc='mask of what the target does not have, on any grid')
     resolution = traits.Float(2.0, usedefault=True, desc='working voxel, mm')
     starts = _STARTS
 
@@ -104,6 +123,8 @@ class _Register(VolumeInterface):
         image = _first_echo(self.inputs.in_file)
         if isdefined(self.inputs.starts):
             options['starts'] = tuple(self.inputs.starts)
+        if isdefined(self.inputs.lesion):
+            options['lesion'] = io.load_given_mask(self.inputs.lesion, image)
         result = registration.register(
             image,
             target,
@@ -126,7 +147,10 @@ class _Register(VolumeInterface):
         if target_mask is not None:
             brain = registration.resample(target_mask, image, chain).data > 0.5
             moved['target_mask_in_native'] = brain
-        self._results['check'] = result.check | {'target': there}
+        check = result.check | {'target': there}
+        self._results['check'] = with_findings(
+            check, registration_findings(check, names), runtime.cwd
+        )
         self._write(runtime, image, **moved)
         return runtime
 

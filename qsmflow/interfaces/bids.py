@@ -18,6 +18,7 @@ from nipype.interfaces.io import add_traits
 from qsmflow import io
 from qsmflow.bids.derivatives import write_json
 from qsmflow.files import completed
+from qsmflow.interfaces.findings import lifted
 
 
 class _DerivativesSinkInputSpec(BaseInterfaceInputSpec):
@@ -58,7 +59,11 @@ class DerivativesSink(SimpleInterface):
             io.save_volume(data, volume, target)
         if isdefined(self.inputs.metadata) and self.inputs.metadata:
             details = self.inputs.details if isdefined(self.inputs.details) else {}
-            write_json(sidecar_path(target), _plain({**self.inputs.metadata, **details}))
+            fields = {**self.inputs.metadata, **details}
+            both = [part.get('Warnings') or [] for part in (self.inputs.metadata, details)]
+            if all(both):
+                fields['Warnings'] = both[0] + both[1]
+            write_json(sidecar_path(target), _plain(fields))
         self._results['out_file'] = str(target)
         return runtime
 
@@ -135,17 +140,28 @@ class MergeFields(SimpleInterface):
         Keys; each becomes an input that may stay unset.
     static : dict, optional
         Keys whose values are known from the start.
+    lift : str, optional
+        Key under which the findings are listed that the values bring along, see
+        :mod:`qsmflow.interfaces.findings`; they stay where they are without it.
     """
 
     input_spec = DynamicTraitedSpec
     output_spec = _MergeFieldsOutputSpec
 
-    def __init__(self, fields: list[str] | None = None, static: dict | None = None, **inputs):
+    def __init__(
+        self,
+        fields: list[str] | None = None,
+        static: dict | None = None,
+        lift: str | None = None,
+        **inputs,
+    ):
         super().__init__(**inputs)
         self._fields = list(fields or [])
-        add_traits(self.inputs, [*self._fields, 'static'])
+        add_traits(self.inputs, [*self._fields, 'static', 'lift'])
         if static:
             self.inputs.static = static
+        if lift:
+            self.inputs.lift = lift
 
     def _run_interface(self, runtime):
         merged = dict(self.inputs.static) if isdefined(self.inputs.static) else {}
@@ -153,6 +169,8 @@ class MergeFields(SimpleInterface):
             value = getattr(self.inputs, field)
             if isdefined(value):
                 merged[field] = value
+        if isdefined(self.inputs.lift):
+            merged = lifted(merged, self.inputs.lift)
         merged = _plain(merged)
         self._results['out'] = merged
         self._results['out_file'] = write_json(Path(runtime.cwd) / 'fields.json', merged)

@@ -2,6 +2,8 @@
 
 from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, TraitedSpec, traits
 
+from qsmflow.interfaces.findings import FINDINGS
+
 
 class _CombineChecksInputSpec(BaseInterfaceInputSpec):
     first = traits.Dict(mandatory=True, desc='check of the first registration of a chain')
@@ -28,4 +30,7 @@ class CombineChecks(SimpleInterface):
             'reasons': [reason for step in steps for reason in step.get('reasons', [])],
             'steps': steps,
         }
+        found = [finding for step in steps for finding in step.pop(FINDINGS, [])]
+        if found:
+            self._results['check'][FINDINGS] = found
         return runtime

@@ -13,6 +13,7 @@ from qsmflow.algorithms.field import FieldMap
 from qsmflow.algorithms.phase import field_sign_evidence
 from qsmflow.algorithms.phase_quality import unwrapping_failed
 from qsmflow.interfaces.base import B0_DIR, VolumeInterface, optional_volume
+from qsmflow.interfaces.findings import motion_findings, with_findings
 
 _LOGGER = logging.getLogger('qsmflow.interfaces')
 
@@ -130,7 +131,10 @@ class FieldFit(VolumeInterface):
                 kept = other
             if not other.failed:
                 break
-        self._results['info'] = self._info(first, kept, tried)
+        info = self._info(first, kept, tried)
+        self._results['info'] = with_findings(
+            info, motion_findings(info, kept.facts()), runtime.cwd
+        )
         if first.failed:
             _LOGGER.warning('%s [%s]', self._results['info']['Note'], runtime.cwd)
         maps = ('total_field', 'field_noise', 'residual', 'phase_offset', 'weights')

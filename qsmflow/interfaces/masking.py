@@ -1,12 +1,17 @@
 """Interfaces that make and refine masks."""
 
+from pathlib import Path
+
 import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, isdefined, traits
 
 from qsmflow import io
 from qsmflow.algorithms import masking
+from qsmflow.algorithms.mask_checks import MaskRepair, border_share, repair_mask, void_volume
 from qsmflow.algorithms.unwrap import quality_map
+from qsmflow.bids.findings import Finding
 from qsmflow.interfaces.base import VolumeInterface
+from qsmflow.interfaces.findings import mask_findings, size_finding, with_findings
 
 
 class _PhaseQualityMaskInputSpec(BaseInterfaceInputSpec):
@@ -66,7 +71,11 @@ class _MaskRefinementOutputSpec(TraitedSpec):
 
 
 class MaskRefinement(VolumeInterface):
-    """Take from the rim of a brain mask what has no reliable phase."""
+    """Take from the rim of a brain mask what has no reliable phase, and check the mask.
+
+    With ``refine`` off, the mask is one that was given: it may lie on any grid in the scanner's
+    coordinates, small islands and holes are mended, and the rim stays.
+    """
 
     input_spec = _MaskRefinementInputSpec
     output_spec = _MaskRefinementOutputSpec
@@ -74,12 +83,8 @@ class MaskRefinement(VolumeInterface):
     def _run_interface(self, runtime):
         phase = io.load_echoes([self.inputs.phase])
         magnitude = io.load_echoes([self.inputs.magnitude]).data
-        mask = io.load_mask(self.inputs.mask, like=phase)
-        if not mask.any():
-            raise ValueError(
-                f'{self.inputs.mask} is empty: no voxel is above 0.5. Give a mask of the brain '
-                'on the grid of the images, or none, so that the brain is found.'
-            )
+        found = dict(self.inputs.info) if isdefined(self.inputs.info) else {}
+        mask, repair = self._mask(phase)
         quality = quality_map(phase.data, magnitude, mask, te=tuple(self.inputs.te))
         refined, removed = mask, 0.0
         if self.inputs.refine:
@@ -87,11 +92,34 @@ class MaskRefinement(VolumeInterface):
                 mask, magnitude=magnitude[..., 0], quality=quality, voxel_size=phase.voxel_size
             )
         x, y, z = phase.voxel_size
-        found = self.inputs.info if isdefined(self.inputs.info) else {}
         measured = {
             'removed_fraction': float(removed),
             'volume_ml': float(refined.sum() * x * y * z / 1000),
         }
-        self._results.update(measured, info={**found, **measured})
+        facts = measured | {
+            'border_share': border_share(refined),
+            'void_ml': void_volume(refined, magnitude[..., 0], phase.voxel_size),
+        }
+        source = '' if self.inputs.refine else Path(self.inputs.mask).name
+        found_here = [
+            size_finding(measured['volume_ml'], found),
+            *mask_findings(facts, repair, source),
+        ]
+        findings = [finding for finding in found_here if finding is not None]
+        info = with_findings({**found, **measured}, findings, runtime.cwd)
+        self._results.update(measured, info=info)
         self._write(runtime, phase, mask=refined, quality=quality)
         return runtime
+
+    def _mask(self, like: io.Volume) -> tuple[np.ndarray, MaskRepair | None]:
+        """Load the mask; one that was given may lie on any grid, and is mended."""
+        if self.inputs.refine:
+            mask, repair = io.load_mask(self.inputs.mask, like=like), None
+        else:
+            mask, repair = repair_mask(io.load_given_mask(self.inputs.mask, like), like.voxel_size)
+        if not mask.any():
+            name = Path(self.inputs.mask).name
+            message = 'the brain mask is empty'
+            remedy = 'Give a mask of the brain with --mask, or look why none was found.'
+            raise ValueError(str(Finding('D79', 'ERROR', message, name, {}, remedy)))
+        return mask, repair

@@ -21,8 +21,12 @@ class _PhasePreparationInputSpec(BaseInterfaceInputSpec):
         File(exists=True), desc='magnitude, an image for each echo or one in 4-D'
     )
     phase_files = traits.List(File(exists=True), desc='phase, ordered as the magnitude')
-    real_files = traits.List(File(exists=True), desc='real part, in place of magnitude and phase')
-    imaginary_files = traits.List(File(exists=True), desc='imaginary part')
+    real_files = traits.List(
+        File(exists=True), desc='real part, or complex, in place of magnitude and phase'
+    )
+    imaginary_files = traits.List(
+        File(exists=True), desc='imaginary part; the same files if they are complex'
+    )
     scaling = traits.Dict(desc='fields of PhaseScaling: how stored values become radians')
     echoes = traits.List(traits.Int, desc='echoes to keep, counted from 0 in order of echo time')
     remove_slice_chop = traits.Enum('auto', 'yes', 'no', usedefault=True, desc='GE slice chopping')
@@ -63,7 +67,7 @@ class PhasePreparation(VolumeInterface):
         """Return magnitude and phase (rad) of the chosen echoes."""
         if isdefined(self.inputs.real_files) and self.inputs.real_files:
             real = self._load(self.inputs.real_files)
-            imaginary = self._load(self.inputs.imaginary_files)
+            imaginary = self._load(self.inputs.imaginary_files, component='imag')
             io.check_same_grid(real, imaginary)
             for part, other in zip(real.data, imaginary.data, strict=True):
                 size = np.hypot(part, other)
@@ -83,10 +87,11 @@ class PhasePreparation(VolumeInterface):
         phase = phase_algorithms.scale_to_radians(stored.data, scaling)
         return io.Volume(phase, stored.affine, stored.path)
 
-    def _load(self, paths: list[str]) -> io.Volume:
+    def _load(self, paths: list[str], component: str = 'real') -> io.Volume:
         """Load the chosen echoes, with 0 where a value is not finite."""
         echoes = self.inputs.echoes
-        image = io.load_echoes(paths, list(echoes) if isdefined(echoes) else None)
+        chosen = list(echoes) if isdefined(echoes) else None
+        image = io.load_echoes(paths, chosen, component=component)
         for plane in image.data:  # the masks of a plane are small
             plane[~np.isfinite(plane)] = 0
         return image

@@ -17,6 +17,7 @@ from qsmflow import io
 from qsmflow.algorithms.nuclei import segment_dentate
 from qsmflow.algorithms.regions import region_statistics
 from qsmflow.interfaces.base import VolumeInterface, optional_volume
+from qsmflow.interfaces.findings import FINDINGS, coverage_findings, with_findings
 from qsmflow.tables import write_stats
 
 
@@ -82,6 +83,7 @@ class _RegionStatisticsInputSpec(BaseInterfaceInputSpec):
 class _RegionStatisticsOutputSpec(TraitedSpec):
     stats = File(desc='region table')
     dictionary = File(desc='what its columns mean')
+    info = traits.Dict(desc='findings on the regions, if there are any')
 
 
 class RegionStatistics(SimpleInterface):
@@ -111,7 +113,10 @@ class RegionStatistics(SimpleInterface):
             fov_fraction={int(k): v for k, v in self._defined('fov_fraction').items()} or None,
             notes=notes,
         )
-        path = write_stats(table, Path(runtime.cwd) / 'regions_stats.tsv')
+        info = with_findings({}, coverage_findings(table), runtime.cwd)
+        told = [*self._defined('registration').get(FINDINGS, []), *info.get(FINDINGS, [])]
+        path = write_stats(table, Path(runtime.cwd) / 'regions_stats.tsv', warnings=told)
+        self._results['info'] = info
         self._results['stats'] = str(path)
         self._results['dictionary'] = str(path.with_suffix('.json'))
         return runtime

@@ -16,7 +16,12 @@ from qsmflow.registration.adapter import (
     to_ants,
     write_affine,
 )
-from qsmflow.registration.brain import extract_brain, extract_brain_deepbet, is_skull_stripped
+from qsmflow.registration.brain import (
+    extract_brain,
+    extract_brain_deepbet,
+    extract_object,
+    is_skull_stripped,
+)
 from qsmflow.registration.core import (
     STARTS,
     RegistrationResult,
@@ -39,6 +44,7 @@ __all__ = [
     'RegistrationResult',
     'extract_brain',
     'extract_brain_deepbet',
+    'extract_object',
     'field_of_view_fraction',
     'flatten_intensity',
     'foreground',

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from qsmflow.algorithms import masking
 from qsmflow.io import Volume, load_mask, load_volume, save_volume
 from qsmflow.registration import adapter
 from qsmflow.registration.core import (
@@ -152,6 +153,34 @@ def extract_brain_deepbet(magnitude: Volume, *, work_dir: str | Path) -> tuple[n
     run_bet([image], None, [target], None, threshold=0.5, n_dilate=0, no_gpu=True)
     mask = load_mask(target, like=magnitude)
     return mask, _verdict('deepbet', None, _volume_ml(mask, magnitude), None)
+
+
+def extract_object(magnitude: Volume, *, opening: float = 10.0) -> tuple[np.ndarray, dict]:
+    """Find the largest compact bright part of an image, whatever it shows.
+
+    For scans in which no brain is found: an opening cuts thin layers, such as the scalp, from
+    what lies inside.
+
+    Parameters
+    ----------
+    magnitude : Volume
+        3-D image.
+    opening : float, optional
+        Radius of the opening, in mm.
+
+    Returns
+    -------
+    mask : ndarray of bool, shape (X, Y, Z)
+        The object; without the opening where that leaves nothing.
+    info : dict
+        As of :func:`extract_brain`; there is no score.
+    """
+    bright = masking.robust_mask(magnitude.data)
+    size = magnitude.voxel_size
+    core = masking.largest_component(masking.erode(bright, opening, size))
+    if core.any():
+        bright = masking.fill_holes(masking.dilate(core, opening, size) & bright)
+    return bright, _verdict('object', None, _volume_ml(bright, magnitude), None)
 
 
 def _template(head: Volume | None, head_mask: Volume | None) -> tuple[Volume, Volume]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from qsmflow.io import Volume, check_same_grid
+from qsmflow.io import Volume, check_same_grid, resample_mask
 from qsmflow.registration import adapter
 from qsmflow.registration.images import local_similarity, working_image
 
@@ -123,18 +123,22 @@ class _Pair:
     fixed_mask: Volume
     moving: Volume
     moving_mask: Volume
+    excluded: np.ndarray | None = None
 
     @classmethod
-    def prepare(cls, fixed, moving, fixed_mask, moving_mask, resolution):
-        """Bring both images to the working resolution."""
-        return cls(
-            *working_image(fixed, resolution, mask=fixed_mask),
-            *working_image(moving, resolution, mask=moving_mask),
-        )
+    def prepare(cls, fixed, moving, fixed_mask, moving_mask, resolution, excluded=None):
+        """Bring both images to the working resolution, and what is not compared with them."""
+        here = working_image(fixed, resolution, mask=fixed_mask)
+        if excluded is not None and np.any(excluded):
+            excluded = resample_mask(Volume(excluded, fixed.affine), here[0])
+        else:
+            excluded = None
+        return cls(*here, *working_image(moving, resolution, mask=moving_mask), excluded)
 
     def region(self, margin: float = 6.0) -> np.ndarray:
-        """Return the object of ``fixed`` with a rim of ``margin`` mm."""
-        return grow(self.fixed_mask, margin)
+        """Return the object of ``fixed`` with a rim of ``margin`` mm, without what is excluded."""
+        region = grow(self.fixed_mask, margin)
+        return region if self.excluded is None else region & ~self.excluded
 
     def move(self, transform: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return moving, its mask, and the field of view of moving on the grid of ``fixed``."""
@@ -196,6 +200,7 @@ def register(
     metric: str = 'mi',
     fixed_mask: np.ndarray | None = None,
     moving_mask: np.ndarray | None = None,
+    lesion: np.ndarray | None = None,
     resolution: float = RESOLUTION,
     starts: tuple[str, ...] = tuple(STARTS),
     min_score: float = MIN_SCORE,
@@ -223,6 +228,9 @@ def register(
     fixed_mask, moving_mask : ndarray of bool, shape (X, Y, Z), optional
         The brain in each image. With both, only brains are compared; with ``fixed_mask`` alone,
         the comparison is made inside it.
+    lesion : ndarray of bool, shape (X, Y, Z), optional
+        What of ``fixed`` has no counterpart in ``moving``: it does not count for metric and
+        check (cost-function masking [3]_).
     resolution : float, optional
         Working voxel, in mm.
     starts : tuple of str, optional
@@ -251,12 +259,14 @@ def register(
     ----------
     .. [1] Mattes D, et al. IEEE Trans Med Imaging 2003;22:120-128. doi:10.1109/TMI.2003.809072
     .. [2] Avants BB, et al. Med Image Anal 2008;12:26-41. doi:10.1016/j.media.2007.06.004
+    .. [3] Brett M, et al. NeuroImage 2001;14:486-500. doi:10.1006/nimg.2001.0845
     """
     _check_arguments(kind, metric, starts, fixed_mask, moving_mask)
     both = fixed_mask is not None and moving_mask is not None
     masks = (fixed_mask, moving_mask) if both else (fixed_mask, None)
-    coarse = _Pair.prepare(fixed, moving, *masks, COARSE_RESOLUTION)
-    fine = _Pair.prepare(fixed, moving, *masks, resolution)
+    coarse = _Pair.prepare(fixed, moving, *masks, COARSE_RESOLUTION, lesion)
+    fine = _Pair.prepare(fixed, moving, *masks, resolution, lesion)
+    masked = fixed_mask is not None or fine.excluded is not None
     stages = (*_KINDS[kind], f'syn_{metric}') if kind == 'syn' else _KINDS[kind]
     groups = [starts[:FIRST_STARTS], starts[FIRST_STARTS:]]
     attempts: dict[str, float] = {}
@@ -265,7 +275,7 @@ def register(
         for group in filter(None, groups):
             start, initial = _search(coarse, group, _COARSE[kind], folder, attempts)
             prefix = f'{folder}/{start}_fine_'
-            files = fine.optimise(stages, initial, prefix, masked=fixed_mask is not None)
+            files = fine.optimise(stages, initial, prefix, masked=masked)
             check = _check(fine, files[0], both=both, warped=kind == 'syn', min_score=min_score)
             if best is None or (check['passed'], check['score']) > best[0]:
                 best = ((check['passed'], check['score']), start, files, check)

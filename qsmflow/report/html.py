@@ -213,20 +213,24 @@ def _failed_checks(summary: Mapping) -> list[dict[str, str]]:
     """Return what the checks of brain mask, registration and unwrapping say, if they failed."""
     checks = {
         'mask': (
+            'D89',
             'The check of the brain mask failed',
             'Look at the figure of the mask; give a better one with --mask.',
         ),
         'registration': (
+            'D84',
             'The registration check failed: regions may be misplaced',
             'Look at the registration figure before using the region table.',
         ),
     }
     found = []
-    for part, (message, remedy) in checks.items():
+    told = {w.get('code') for w in summary.get('warnings') or [] if isinstance(w, Mapping)}
+    for part, (code, message, remedy) in checks.items():
         facts = summary.get(part) or {}
-        if facts.get('passed') is False:
+        if facts.get('passed') is False and code not in told:
             reasons = '; '.join(map(str, facts.get('reasons') or []))
-            finding = {'message': f'{message}.', 'evidence': reasons, 'remedy': remedy}
+            finding = {'code': code, 'message': f'{message}.', 'evidence': reasons}
+            finding |= {'remedy': remedy}
             found.append(_as_finding(finding, 'WARN'))
     note = (summary.get('unwrapping') or {}).get('Note')
     if note:

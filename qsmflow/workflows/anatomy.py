@@ -18,7 +18,7 @@ from qsmflow.interfaces.anatomy import (
 )
 from qsmflow.interfaces.checks import CombineChecks
 from qsmflow.interfaces.reportlets import RegistrationFigure
-from qsmflow.workflows.common import sink_node
+from qsmflow.workflows.common import given, sink_node
 from qsmflow.workflows.outputs import SPACE_OUTPUTS, output_sidecar
 from qsmflow.workflows.reportlets import store_figure
 
@@ -33,6 +33,7 @@ def init_t1w_wf(
     out_dir: str,
     bids_dir: str,
     mask_method: str = 'registration',
+    lesion: str | None = None,
     name: str = 't1w_wf',
 ) -> Workflow:
     """Extract the brain of a T1w image and register it to the template.
@@ -55,6 +56,8 @@ def init_t1w_wf(
         Root of the raw dataset, for the sidecars.
     mask_method : {'registration', 'deepbet'}
         How the brain is found.
+    lesion : str, optional
+        Mask of a lesion, in the coordinates of the image; the registration leaves it out.
     name : str
         Name of the workflow.
 
@@ -83,7 +86,8 @@ def init_t1w_wf(
     inputnode = identity('inputnode', ['t1w'], t1w=t1w)
     outputnode = identity('outputnode', ['t1w', 'mask', 'to_template', 'from_template', 'check'])
     extract = Node(BrainExtraction(method=mask_method), name='extract', mem_gb=REGISTRATION_MEM_GB)
-    register = Node(RegisterToTemplate(source='T1w'), name='register', mem_gb=REGISTRATION_MEM_GB)
+    register = RegisterToTemplate(source='T1w', **given(lesion=lesion))
+    register = Node(register, name='register', mem_gb=REGISTRATION_MEM_GB)
     entities = parse_name(t1w.rpartition('/')[2])[0]
     mask_path = derivative_path(entities, suffix='mask', space='T1w', desc='brain')
     source = bids_uri(t1w, bids_dir)
@@ -163,7 +167,8 @@ def init_anatomy_wf(
     inputnode = identity('inputnode', ['first_magnitude', 'mask', *t1w_fields])
     outputnode = identity('outputnode', ['to_template', 'from_template', 'to_t1w', 't1w', 'check'])
     target = 'T1w' if has_t1w else _TEMPLATE
-    interface = RegisterToT1w() if has_t1w else RegisterToTemplate(source='GRE')
+    masked = given(lesion=None if has_t1w else series.lesion)
+    interface = RegisterToT1w() if has_t1w else RegisterToTemplate(source='GRE', **masked)
     register = Node(interface, name='register', mem_gb=REGISTRATION_MEM_GB)
     chains = {key: Node(Merge(2 if has_t1w else 1), name=key) for key in _CHAINS}
     checks = Node(CombineChecks(), name='checks')

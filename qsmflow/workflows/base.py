@@ -102,6 +102,7 @@ def init_subject_wf(*, series: Sequence[GRESeries], settings: Settings, out_dir:
             mask_method=settings.reconstruction.mask_method,
             out_dir=out_dir,
             bids_dir=settings.bids.bids_dir,
+            lesion=next((s.lesion for s in series if s.t1w == path and s.lesion), None),
             name=f't1w_{number}_wf',
         )
         for number, path in enumerate(t1w_files)
@@ -281,6 +282,7 @@ _FACT_SOURCES = {
     'registration': ('anatomy_wf', 'check'),
     'dentate': ('regions_wf', 'dentate'),
     'refinement': ('regions_wf', 'refinement'),
+    'coverage': ('regions_wf', 'coverage'),
 }
 
 
@@ -373,6 +375,24 @@ def series_memory(series: GRESeries, settings: Settings) -> float | dict[str, fl
     """
     if settings.resources.low_mem:
         return settings.resources.mem_gb
+    return estimated_memory(series, settings)
+
+
+def estimated_memory(series: GRESeries, settings: Settings) -> dict[str, float]:
+    """Return what the steps of a reconstruction are estimated to need, in GB.
+
+    Parameters
+    ----------
+    series : GRESeries
+        Its grid and its number of echoes count.
+    settings : Settings
+        Methods.
+
+    Returns
+    -------
+    dict of str to float
+        See :func:`qsmflow.workflows.memory.step_memory`.
+    """
     recon = settings.reconstruction
     order = io.AxisOrder.of(np.array(series.affine))
     methods = {stage: getattr(recon, stage) for stage in STAGES}

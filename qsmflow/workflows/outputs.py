@@ -142,7 +142,8 @@ def init_outputs_wf(
     chosen = {'details': DETAILS} | ({'field_details': FIELD_DETAILS} if level == 'full' else {})
     details = {}
     for name, keys in chosen.items():
-        details[name] = Node(MergeFields(fields=list(keys)), name=name)
+        merge = MergeFields(fields=list(keys), lift='Warnings')
+        details[name] = Node(merge, name=name)
         workflow.connect([(inputnode, details[name], [(edges[key], key) for key in keys])])
     for output in OUTPUTS:
         if output.field not in fields or not (output.minimal or level == 'full'):

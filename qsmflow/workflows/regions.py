@@ -60,13 +60,13 @@ def init_regions_wf(
     -------
     dentate : dict
         How each dentate nucleus was found; not set without the atlas that takes their rows.
-    refinement : dict
-        Of :func:`init_atlas_labels_wf`, for that atlas.
+    refinement, coverage : dict
+        Of :func:`init_atlas_table_wf`, for that atlas.
     """
     workflow = Workflow(name=name)
     workflow.tag = 'regions'
     inputnode = identity('inputnode', [*_MAPS, *_WAYS, 'reference', 'check'])
-    outputnode = identity('outputnode', ['dentate', 'refinement'])
+    outputnode = identity('outputnode', ['dentate', 'refinement', 'coverage'])
     dentate_wf = None
     if WITH_DENTATE in atlas_names:
         dentate_wf = init_dentate_wf(series=series, out_dir=out_dir)
@@ -80,7 +80,8 @@ def init_regions_wf(
         )
         _pass_all(workflow, inputnode, table_wf, _TABLE_INPUTS)
         if entry == WITH_DENTATE:
-            workflow.connect(table_wf, 'outputnode.refinement', outputnode, 'refinement')
+            results = [(f'outputnode.{field}', field) for field in ('refinement', 'coverage')]
+            workflow.connect([(table_wf, outputnode, results)])
             links = [(f'outputnode.{a}', f'inputnode.{b}') for a, b in _DENTATE_EDGES]
             workflow.connect([(dentate_wf, table_wf, links)])
     return workflow
@@ -184,13 +185,15 @@ def init_atlas_table_wf(
     -------
     refinement : dict
         Of :func:`init_atlas_labels_wf`.
+    coverage : dict
+        Findings on regions that are partly outside.
     """
     # Nodes run in folders of their own: a path must not depend on where they are.
     atlas = atlas if atlas in atlases.builtin_atlases() else os.path.abspath(atlas)
     entry = atlases.load_atlas(atlas)
     workflow = Workflow(name=name or f'{entry.name}_wf')
     inputnode = identity('inputnode', [*_TABLE_INPUTS, 'dentate', 'dentate_info'])
-    outputnode = identity('outputnode', ['refinement'])
+    outputnode = identity('outputnode', ['refinement', 'coverage'])
     labels_wf = init_atlas_labels_wf(atlas=atlas, series=series, out_dir=out_dir)
     measure = Node(RegionStatistics(atlas=atlas), name='measure', mem_gb=1.0)
     draw = Node(
@@ -213,6 +216,7 @@ def init_atlas_table_wf(
         (inputnode, draw, [('chimap', 'in_file'), ('qsm_mask', 'mask')]),
         (labels_wf, draw, [('outputnode.labels', 'labels')]),
         (labels_wf, outputnode, [('outputnode.refinement', 'refinement')]),
+        (measure, outputnode, [('info', 'coverage')]),
     ])  # fmt: skip
     if entry.space:
         workflow.connect(inputnode, 'check', measure, 'registration')

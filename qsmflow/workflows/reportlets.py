@@ -19,7 +19,7 @@ FIGURES = {
 #: Parts of the summary that are known only when the run is under way.
 FACTS = (
     *('mask', 'reference', 'registration', 'preparation', 'sign', 'bipolar', 'unwrapping'),
-    *('dentate', 'refinement'),
+    *('dentate', 'refinement', 'coverage'),
 )
 
 
@@ -55,7 +55,7 @@ def init_reportlets_wf(
         What is drawn, as far as ``fields`` has it.
     mask_facts, reference_facts, registration_facts, preparation_facts, sign_facts : dict
         As the names say, for the summary.
-    bipolar_facts, unwrapping_facts, dentate_facts, refinement_facts : dict
+    bipolar_facts, unwrapping_facts, dentate_facts, refinement_facts, coverage_facts : dict
         Dictionaries for the summary.
     """
     workflow = Workflow(name=name)
@@ -69,7 +69,7 @@ def init_reportlets_wf(
         if mask:
             workflow.connect(inputnode, mask, draw, 'mask')
         store_figure(workflow, draw, series, out_dir, desc)
-    merge = Node(MergeFields(fields=list(FACTS), static=summary), name='summary')
+    merge = Node(MergeFields(fields=list(FACTS), static=summary, lift='warnings'), name='summary')
     workflow.connect([(inputnode, merge, [(f'{fact}_facts', fact) for fact in FACTS])])
     path = derivative_path(
         series, suffix='report', desc='summary', extension='.json', kind='figure'

@@ -374,7 +374,9 @@ def test_mask_from_derivatives(dataset, tmp_path):
     write_image(path.with_name('sub-01_space-T1w_desc-brain_mask.nii.gz'), mask)
     (series,) = collect(dataset.root, derivatives={'der': tmp_path / 'der'}).series
     assert series.mask == str(path)
-    write_image(path, mask, affine((1, 1, 1.1)))
+    grid = affine()
+    grid[2, 3] += 40
+    write_image(path, mask, grid)
     collection = collect(dataset.root, derivatives={'der': tmp_path / 'der'})
     ((_, findings),) = collection.failed
     assert findings[-1].code == 'D77'

@@ -6,7 +6,7 @@ import os
 import nibabel as nib
 import numpy as np
 
-from .dataset import SHAPE, affine, write_image
+from .dataset import SHAPE, affine, phantom, write_image
 from .registry import defect
 
 
@@ -164,3 +164,66 @@ def voxels_in_metres(ds):
 @defect('C72', 'ERROR')
 def voxels_in_micrometres(ds):
     ds.regrid(affine((1000, 1000, 1000)), unit='micron')
+
+
+@defect('C60', 'WARN', file='echo-1_part-mag')
+def clipped_magnitude(ds):
+    ds.rewrite(ds.image(1, 'mag'), lambda m: np.minimum(m, 850), dtype=np.int16)
+
+
+def write_complex(ds, echoes=(1, 2, 3)):
+    """Replace magnitude and phase of echoes by complex images without a part."""
+    magnitude, phase = phantom()
+    for echo in echoes:
+        signal = magnitude[..., echo - 1] * np.exp(1j * phase[..., echo - 1])
+        write_image(ds.image(echo, None), signal.astype(np.complex64))
+        ds.sidecar(echo, 'mag').rename(ds.sidecar(echo, None))
+        for part in ('mag', 'phase'):
+            ds.image(echo, part).unlink()
+            ds.sidecar(echo, part).unlink(missing_ok=True)
+
+
+@defect('C61', 'FIX', file='echo-1_MEGRE')
+def complex_series(ds):
+    write_complex(ds)
+
+
+@defect('C61', 'ERROR', file='echo-3_MEGRE')
+def one_echo_not_complex(ds):
+    write_complex(ds)
+    ds.rewrite(ds.image(3, None), lambda s: np.abs(s), dtype=np.float32)
+
+
+@defect('C73', 'WARN', file='echo-1_part-phase')
+def long_voxels(ds):
+    ds.regrid(affine((1, 1, 4.5)))
+
+
+@defect('C73', 'WARN', file='echo-1_part-phase')
+def large_voxels(ds):
+    ds.regrid(affine((3.5, 3.5, 3.5)))
+
+
+def zero_filled_signal(echo):
+    """Return the signal of an echo (from 0) without the outer half of k-space along two axes."""
+    magnitude, phase = phantom()
+    signal = magnitude[..., echo] * np.exp(1j * phase[..., echo])
+    spectrum = np.fft.fftshift(np.fft.fftn(signal))
+    keep = np.zeros(spectrum.shape)
+    x, y = (n // 4 for n in spectrum.shape[:2])
+    keep[x:-x, y:-y] = 1
+    return np.fft.ifftn(np.fft.ifftshift(spectrum * keep))
+
+
+@defect('C74', 'WARN', file='echo-1_part-phase')
+def zero_filled(ds):
+    for echo in (1, 2, 3):
+        signal = zero_filled_signal(echo - 1)
+        for part, values in (('mag', np.abs(signal)), ('phase', np.angle(signal))):
+            ds.rewrite(ds.image(echo, part), lambda _, v=values: v.astype(np.float32))
+
+
+@defect('C75', 'WARN', file='echo-1_part-mag')
+def cut_head(ds):
+    for path in ds.images():
+        ds.rewrite(path, lambda data: data[4:])

@@ -1,0 +1,117 @@
+"""What is checked with the settings at hand, and how the plan is shown: tables or JSON."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from qsmflow.bids import (
+    Collection,
+    DatasetError,
+    Finding,
+    plan_as_dict,
+    refusal_as_dict,
+    render_plan,
+)
+from qsmflow.bids.checks_mask import with_mask
+from qsmflow.files import completed
+from qsmflow.settings import Settings
+
+
+def checked(collection: Collection, settings: Settings) -> Collection:
+    """Return a collection after the checks that need more than the dataset.
+
+    Parameters
+    ----------
+    collection : Collection
+        What the dataset gave.
+    settings : Settings
+        Settings of the run.
+
+    Returns
+    -------
+    Collection
+        With the mask of the command line, if there is one; series that do not fit into the
+        memory (``C76``) are among ``failed``.
+    """
+    if settings.reconstruction.mask not in ('auto', 'derivatives'):
+        collection = with_mask(collection, settings.reconstruction.mask)
+    series, failed = [], []
+    for item in collection.series:
+        finding = memory_finding(item, settings)
+        if finding is None:
+            series.append(item)
+        elif finding.stops:
+            failed.append((item.name, (*item.findings, finding)))
+        else:
+            series.append(dataclasses.replace(item, findings=(*item.findings, finding)))
+    return dataclasses.replace(
+        collection, series=tuple(series), failed=(*collection.failed, *failed)
+    )
+
+
+def memory_finding(series, settings: Settings) -> Finding | None:
+    """Say that a series does not fit into the memory of the run (``C76``).
+
+    With ``--low-mem`` it is tried nevertheless, and with a plugin of the user's own the memory is
+    not that of this machine.
+    """
+    from qsmflow.workflows.base import estimated_memory
+
+    if settings.execution.plugin_file:
+        return None
+    limit = settings.resources.mem_gb
+    needed = estimated_memory(series, settings)
+    step = max(needed, key=needed.get)
+    if needed[step] <= limit:
+        return None
+    evidence = {
+        'step': step.replace('_', ' '),
+        'needed_gb': needed[step],
+        'limit_gb': round(limit, 2),
+        'shape': list(series.shape),
+        'echoes': len(series.te),
+    }
+    name = series.sources[0].partition('raw:')[2]
+    if settings.resources.low_mem:
+        message = 'a step may need more memory than there is; it is tried because of --low-mem'
+        return Finding('C76', 'WARN', message, name, evidence)
+    message = f'a step needs about {needed[step]:.2f} GB; the run may use {limit:.2f} GB'
+    remedy = (
+        'Allow more with --mem if the machine has it, or choose a method that needs less. '
+        '--low-mem tries even steps that seem not to fit, one at a time.'
+    )
+    return Finding('C76', 'ERROR', message, name, evidence, remedy)
+
+
+def show(collection: Collection, settings: Settings) -> None:
+    """Print the plan, or write it as JSON."""
+    target = settings.execution.dry_run_json
+    if target != '-':
+        print(render_plan(collection), flush=True)
+    if target is not None:
+        _write(plan_as_dict(collection), target)
+
+
+@contextmanager
+def refusals_told(settings: Settings) -> Iterator[None]:
+    """Write the reason as JSON, if that was asked for, when nothing can start."""
+    try:
+        yield
+    except DatasetError as error:
+        target = settings.execution.dry_run_json
+        if target is not None:
+            _write(refusal_as_dict(error, settings.bids.bids_dir), target)
+        raise
+
+
+def _write(content: dict, target: str) -> None:
+    text = json.dumps(content, indent=2, ensure_ascii=False) + '\n'
+    if target == '-':
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        return
+    with completed(Path(target)) as partial:
+        partial.write_text(text, encoding='utf-8')

@@ -1,13 +1,28 @@
 """The workflow class of the package: a nipype workflow that can describe and rewire itself."""
 
+import logging
 from collections.abc import Iterable
 
 from nipype.interfaces import utility
 from nipype.pipeline import engine as pe
 
-Node = pe.Node
 MapNode = pe.MapNode
 JoinNode = pe.JoinNode
+
+
+class Node(pe.Node):
+    """A node whose cache may be damaged, or made from input that is gone: then it is not cached.
+
+    nipype looks at the cache in the main process, where an error would end the run for all.
+    """
+
+    def is_cached(self, rm_outdated=False):
+        """Return whether there is a cached result, and whether it is up to date."""
+        try:
+            return super().is_cached(rm_outdated=rm_outdated)
+        except Exception:
+            logging.getLogger(__name__).debug('no cache of %s', self.fullname, exc_info=True)
+            return False, False
 
 
 class Workflow(pe.Workflow):

@@ -1,178 +1,32 @@
 """Run a graph: plugin, memory and threads, progress, and what failed."""
 
-import faulthandler
 import logging
-import multiprocessing
-import os
 import re
-import signal
 import sys
-import threading
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+import tempfile
 from pathlib import Path
 
 from nipype import config as nipype_config
 from nipype import logging as nipype_logging
-from nipype.pipeline.plugins import MultiProcPlugin
 
 from qsmflow.cli import progress
 from qsmflow.cli.plugins import nipype_plugin, read_plugin_file
+from qsmflow.cli.workers import (
+    NodeFailure,
+    RunEndedError,
+    SafeMultiProcPlugin,
+    last_error,
+    quiet_nipype,
+    watch_resources,
+)
 from qsmflow.engine import Workflow
 from qsmflow.settings import Settings
-
-
-@dataclass(frozen=True)
-class NodeFailure:
-    """A node that failed.
-
-    Attributes
-    ----------
-    group : str
-        Series, or T1w image, that the node belongs to.
-    node : str
-        Full name of the node.
-    reason : str
-        Last line of its traceback.
-    crash_file : str
-        The whole traceback and the node's inputs.
-    """
-
-    group: str
-    node: str
-    reason: str
-    crash_file: str
-
-
-class WorkerKilledError(RuntimeError):
-    """A worker process disappeared, as a rule because the machine was out of memory."""
-
-    exit_code = 1
 
 
 class InsufficientMemoryError(RuntimeError):
     """A step needs more memory than the run may use."""
 
     exit_code = 1
-
-
-class SafeMultiProcPlugin(MultiProcPlugin):
-    """``MultiProc`` that ends when it should.
-
-    It ends when a worker is killed, instead of waiting for it for ever; and when the run is
-    interrupted, it ends its workers, instead of waiting for what they compute.
-
-    Attributes
-    ----------
-    ended : list of int
-        Process identifiers of the workers that were ended before their work was done.
-    """
-
-    _broken: BaseException | None = None
-
-    def __init__(self, plugin_args=None):
-        super().__init__(plugin_args=plugin_args)
-        self.pool.shutdown()
-        self.pool = ProcessPoolExecutor(
-            max_workers=self.processors,
-            initializer=_start_worker,
-            initargs=(
-                self._cwd,
-                self.plugin_args['log_level'],
-                self.plugin_args.get('resource_monitor', False),
-            ),
-            mp_context=multiprocessing.get_context('forkserver'),
-        )
-        self.ended: list[int] = []
-
-    def run(self, graph, config, updatehash=False):
-        """Run the graph; workers do not outlive it."""
-        try:
-            super().run(graph, config, updatehash=updatehash)
-        except BaseException:
-            self._end_workers()
-            raise
-
-    def _end_workers(self) -> None:
-        workers = list((self.pool._processes or {}).values())
-        self.pool.shutdown(wait=False, cancel_futures=True)
-        for worker in workers:
-            worker.terminate()
-        for worker in workers:
-            worker.join(timeout=5)
-            if worker.is_alive():
-                worker.kill()
-        self.ended = [worker.pid for worker in workers]
-
-    def _async_callback(self, args):
-        try:
-            args.result()
-        except BrokenProcessPool as error:
-            self._broken = error
-            return
-        super()._async_callback(args)
-
-    def _submit_job(self, node, updatehash=False):
-        try:
-            return super()._submit_job(node, updatehash=updatehash)
-        except BrokenProcessPool as error:
-            raise self._killed() from error
-
-    def _send_procs_to_workers(self, updatehash=False, graph=None):
-        if self._broken is not None:
-            raise self._killed() from self._broken
-        return super()._send_procs_to_workers(updatehash=updatehash, graph=graph)
-
-    def _killed(self) -> WorkerKilledError:
-        running = [str(self.procs[i]) for i, on in enumerate(self.proc_pending) if on]
-        return WorkerKilledError(
-            f'a worker was killed, usually for want of memory, while running {running}. '
-            'Give the run more memory, or fewer processes with --nprocs, and start it again: '
-            'finished steps are not repeated.'
-        )
-
-
-def _start_worker(folder: str, log_level: int, monitored: bool = False) -> None:
-    """Set up a worker process: its folder, and loggers and settings, which it does not inherit."""
-    os.chdir(folder)
-    if monitored:
-        watch_resources()
-    quiet_nipype(log_level)
-    show_messages()
-    if log_level <= logging.DEBUG:
-        faulthandler.enable()
-    # Ctrl-C reaches the whole process group; the main process alone decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-
-
-def _leave_with_parent() -> None:
-    """End this worker when the main process is gone, which it would not notice otherwise."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
-def show_messages() -> None:
-    """Send the messages of what runs in this worker where those of the main process go."""
-    logger = logging.getLogger('qsmflow')
-    logger.setLevel(logging.INFO)
-    # nipype gives the root logger a handler, which would print everything twice.
-    logger.propagate = False
-    logger.addHandler(progress.message_handler())
-
-
-def watch_resources() -> None:
-    """Let nipype measure memory and time of every step in this process."""
-    nipype_config.enable_resource_monitor()
-    # The shortest interval that nipype allows, in seconds.
-    nipype_config.set('execution', 'resource_monitor_frequency', '0.2')
-
-
-def quiet_nipype(level: int) -> None:
-    """Set the level of nipype's loggers."""
-    for name in ('nipype.workflow', 'nipype.interface', 'nipype.utils'):
-        logging.getLogger(name).setLevel(level)
 
 
 def log_level(settings: Settings) -> int:
@@ -232,8 +86,8 @@ def run_graph(
     ------
     InsufficientMemoryError
         If a node cannot fit into the memory of the run; nothing is run then.
-    WorkerKilledError
-        If a worker process was killed.
+    RunEndedError
+        If a worker process was killed, or the disk is full.
     """
     require_memory(workflow, settings)
     before = set(crash_dir.glob('crash-*'))
@@ -242,7 +96,7 @@ def run_graph(
         progress.watch(monitor)
         try:
             workflow.run(plugin=plugin)
-        except WorkerKilledError:
+        except RunEndedError:
             raise
         except Exception as error:
             # nipype raises once, at the end, for all failed nodes; each has a crash file.
@@ -254,7 +108,7 @@ def run_graph(
             if settings.execution.resource_monitor:
                 progress.write_usage(monitor.usage, crash_dir / 'resources.tsv')
             _remove_partial(Path(settings.bids.output_dir), getattr(plugin, 'ended', []))
-    return _failures(crash_dir, before)
+    return tuple(getattr(plugin, 'failures', ())) or _failures(crash_dir, before)
 
 
 def require_memory(workflow: Workflow, settings: Settings) -> None:
@@ -318,6 +172,7 @@ def _plugin(settings: Settings):
         'raise_insufficient': False,
         'log_level': log_level(settings),
         'resource_monitor': settings.execution.resource_monitor,
+        'folders': [settings.bids.output_dir, settings.execution.work_dir, tempfile.gettempdir()],
     }
     name, own = 'MultiProc', {}
     if settings.execution.plugin_file:
@@ -349,19 +204,7 @@ def _failures(crash_dir: Path, before: set[Path]) -> tuple[NodeFailure, ...]:
         failures[name] = NodeFailure(
             group=progress.describe(name)[0],
             node=name,
-            reason=_last_error(text),
+            reason=last_error(text),
             crash_file=str(path),
         )
     return tuple(failures.values())
-
-
-def _last_error(text: str) -> str:
-    r"""Return the message of the exception that ended a traceback.
-
-    Examples
-    --------
-    >>> _last_error('Traceback:\n  File "x", line 1\nValueError: no brain found\n\n')
-    'ValueError: no brain found'
-    """
-    lines = re.findall(r'^\s*([A-Za-z_.]+(?:Error|Exception|Interrupt)\b.*)$', text, re.MULTILINE)
-    return lines[-1].strip() if lines else 'see the crash file'

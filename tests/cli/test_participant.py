@@ -49,7 +49,7 @@ def test_bipolar_correction_that_is_not_possible_is_refused(start, numbers):
 
 def test_warnings_of_workers_are_shown_once():
     code = (
-        'import logging; from qsmflow.cli.execution import show_messages; show_messages();'
+        'import logging; from qsmflow.cli.workers import show_messages; show_messages();'
         'logging.getLogger("qsmflow.interfaces").warning("unwrapping by x failed")'
     )
     done = subprocess.run(

@@ -1,0 +1,164 @@
+"""What becomes of a run when a worker is killed, a result is lost, or the disk is full.
+
+The graphs are small, the processes real.
+"""
+
+import time
+from pathlib import Path
+
+import pytest
+from nipype.interfaces.utility import Function
+
+from qsmflow.cli import execution, workers
+from qsmflow.engine import Node, Workflow
+from qsmflow.settings import BIDSSettings, ExecutionSettings, ResourceSettings, Settings
+
+QUICK = 20  #: seconds that an end may take on a busy machine; without a fix it never comes
+
+
+def write(path, text='done'):
+    with open(path, 'w') as stream:
+        stream.write(text)
+    return path
+
+
+def kill_self():
+    import os
+    import signal
+
+    held = bytearray(200 << 20)  # what the message will tell
+    time.sleep(2.5)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return held
+
+
+def sleep(seconds):
+    time.sleep(seconds)
+
+
+def no_pickle():
+    return lambda: None
+
+
+def full():
+    import errno
+
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+
+def node(function, name, **inputs):
+    made = Node(
+        Function(function=function, output_names=['out'], imports=['import time']), name=name
+    )
+    for key, value in inputs.items():
+        setattr(made.inputs, key, value)
+    return made
+
+
+def graph(tmp_path, **series):
+    """Return a graph of one subject with a series for each keyword: its nodes."""
+    whole = Workflow(name='qsmflow_wf', base_dir=str(tmp_path / 'work'))
+    subject = Workflow(name='sub_01_wf')
+    for label, nodes in series.items():
+        inner = Workflow(name=f'sub_01_acq_{label}_wf')
+        inner.add_nodes(nodes)
+        subject.add_nodes([inner])
+    whole.add_nodes([subject])
+    return whole
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Return a function that runs nodes, by their series, on one or more processes."""
+    crash_dir = tmp_path / 'out/logs/run'
+
+    def start(nprocs=1, **series):
+        settings = Settings(
+            bids=BIDSSettings(output_dir=str(tmp_path / 'out')),
+            resources=ResourceSettings(nprocs=nprocs, mem_gb=4.0),
+            execution=ExecutionSettings(work_dir=str(tmp_path / 'work')),
+        )
+        crash_dir.mkdir(parents=True, exist_ok=True)
+        (tmp_path / 'work').mkdir(exist_ok=True)
+        execution.configure_nipype(settings, crash_dir)
+        workflow = graph(tmp_path, **series)
+        start.monitor = execution.make_monitor(workflow, settings)
+        return execution.run_graph(workflow, settings, crash_dir, start.monitor)
+
+    return start
+
+
+@pytest.mark.parametrize('nprocs', [1, 2])
+def test_killed_worker_ends_the_run_and_is_named(run, tmp_path, nprocs):
+    began = time.monotonic()
+    with pytest.raises(workers.WorkerKilledError) as ended:
+        run(nprocs, a=[node(kill_self, 'invert')], b=[node(sleep, 'wait', seconds=300)])
+    assert time.monotonic() - began < QUICK
+    text = str(ended.value)
+    assert '[FATAL E103]' in text
+    assert "sub-01_acq-a: 'invert' [qsmflow_wf.sub_01_wf.sub_01_acq_a_wf.invert]" in text
+    assert 'killed by SIGKILL' in text
+    held = float(text.partition('it held ')[2].partition(' GB')[0])
+    assert 0.2 < held < 2
+    assert 'of memory' in text
+    assert '--nprocs' in text
+    assert 'wait' not in ended.value.nodes[0], 'only the one that was killed is blamed'
+    assert ended.value.nodes == ('qsmflow_wf.sub_01_wf.sub_01_acq_a_wf.invert',)
+    assert ended.value.exit_code == 1
+
+
+def test_killed_again_and_again_ends_each_time(run, tmp_path):
+    target = str(tmp_path / 'kept.txt')
+    for attempt in range(2):
+        with pytest.raises(workers.WorkerKilledError, match=r"acq-b: 'invert'"):
+            run(1, a=[node(write, 'keep', path=target)], b=[node(kill_self, 'invert')])
+        assert Path(target).read_text() == 'done', attempt
+        assert run.monitor.complete('sub-01_acq-a')
+        assert not run.monitor.complete('sub-01_acq-b')
+
+
+def test_what_cannot_be_sent_back_fails_alone(run, tmp_path):
+    """Without the plugin of ours the run would wait for these tasks for ever."""
+    target = str(tmp_path / 'kept.txt')
+    failures = run(1, a=[node(no_pickle, 'odd')], b=[node(write, 'keep', path=target)])
+    assert [(item.group, item.node.rpartition('.')[2]) for item in failures] == [
+        ('sub-01_acq-a', 'odd')
+    ]
+    assert 'pickle' in failures[0].reason
+    assert Path(failures[0].crash_file).is_file()
+    assert Path(target).is_file()
+
+
+def test_full_disk_ends_the_run(run, tmp_path):
+    began = time.monotonic()
+    with pytest.raises(workers.DiskFullError) as ended:
+        run(2, a=[node(full, 'remove')], b=[node(sleep, 'wait', seconds=300)])
+    assert time.monotonic() - began < QUICK
+    assert ended.value.exit_code == 73
+    text = str(ended.value)
+    assert '[FATAL E98]' in text
+    assert "sub-01_acq-a: 'remove'" in text
+    assert str(tmp_path / 'out') in text
+    assert 'Make room' in text
+
+
+@pytest.mark.parametrize(
+    ('text', 'found'),
+    [
+        ('OSError: [Errno 28] No space left on device', 'is full'),
+        ('OSError: [Errno 122] Disk quota exceeded', 'has no quota left'),
+        ('OSError: [Errno 30] Read-only file system', 'is read-only'),
+        ('PermissionError: [Errno 13] Permission denied', None),
+        ('ValueError: 28 values', None),
+    ],
+)
+def test_errors_of_the_disk_are_known(text, found, tmp_path):
+    problem = workers.disk_problem(text, [tmp_path])
+    assert problem == (f'the disk of {tmp_path} {found}' if found else '')
+
+
+def test_own_state_is_removed(run, tmp_path, monkeypatch):
+    monkeypatch.setattr('tempfile.tempdir', str(tmp_path / 'tmp'))
+    (tmp_path / 'tmp').mkdir()
+    assert run(1, a=[node(sleep, 'rest', seconds=0)]) == ()
+    assert list((tmp_path / 'tmp').iterdir()) == []

@@ -1,0 +1,125 @@
+"""SIGTERM and SIGINT: a tidy end if that takes a moment, else an end nevertheless.
+
+The first signal raises an exception in the main thread, which ends the workers, writes the status
+table and the reports. A library may swallow the exception, or the thread may be inside a long
+call: then, or at the second signal, another thread writes the status table, kills what was
+started, and leaves.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from qsmflow.cli.progress import say
+
+#: Seconds that a tidy end may take. Schedulers kill soon after they terminate.
+GRACE = 2.0
+_LOGGER = logging.getLogger('qsmflow.cli')
+
+
+class Terminated(BaseException):
+    """The process was asked to end; not an ``Exception``, so that no handler swallows it."""
+
+    exit_code = 143
+
+
+#: What each signal raises, and the exit code.
+_RAISED: dict[int, tuple[type[BaseException], int]] = {
+    signal.SIGTERM: (Terminated, 143),
+    signal.SIGINT: (KeyboardInterrupt, 130),
+}
+_LAST_WORDS: list[Callable[[str], None]] = []
+
+
+@contextlib.contextmanager
+def handled(grace: float = GRACE) -> Iterator[None]:
+    """Raise on SIGTERM and SIGINT, and see to it that the process ends.
+
+    Does nothing outside the main thread, which alone may set handlers.
+
+    Parameters
+    ----------
+    grace : float, optional
+        Seconds from the first signal to the forced end.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    watch: list[threading.Timer] = []
+
+    def on_signal(signum, frame):
+        error, code = _RAISED[signum]
+        if watch:
+            _leave(code, 'asked twice')
+        timer = threading.Timer(grace, _leave, (code, f'no tidy end within {grace:g} s'))
+        timer.daemon = True
+        watch.append(timer)
+        timer.start()
+        raise error(f'received {signal.Signals(signum).name}')
+
+    # Someone who ignores a signal, as nohup does, means it.
+    previous = {
+        number: signal.signal(number, on_signal)
+        for number in _RAISED
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        for timer in watch:
+            timer.cancel()
+
+
+@contextlib.contextmanager
+def last_words(speak: Callable[[str], None]) -> Iterator[None]:
+    """Have a function called, with a reason, should the process be forced to end in between."""
+    _LAST_WORDS.append(speak)
+    try:
+        yield
+    finally:
+        _LAST_WORDS.remove(speak)
+
+
+def _leave(code: int, why: str) -> None:
+    """End this process and all that it started, now."""
+    try:
+        for pid in descendants(os.getpid()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for speak in reversed(_LAST_WORDS):
+            with contextlib.suppress(Exception):
+                speak('interrupted')
+        meaning = 'interrupted by the user' if code == 130 else 'terminated'
+        # Not by the logger, whose lock the main thread may hold.
+        say(f'ERROR qsmflow: {meaning}, {why}; exit code {code}')
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes that a process has started, and those that they have.
+
+    Examples
+    --------
+    >>> descendants(os.getpid())
+    []
+    """
+    children: dict[int, list[int]] = {}
+    for folder in Path('/proc').glob('[0-9]*'):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            parent = int((folder / 'stat').read_text().rpartition(')')[2].split()[1])
+            children.setdefault(parent, []).append(int(folder.name))
+    found, queue = [], [pid]
+    while queue:
+        own = children.get(queue.pop(), [])
+        found += own
+        queue += own
+    return found

@@ -54,3 +54,9 @@ def write_text(path: str | os.PathLike, text: str) -> Path:
     with completed(path) as partial:
         partial.write_text(text, encoding='utf-8', newline='\n')
     return Path(os.path.abspath(path))
+
+
+def remove_partial(folder: str | os.PathLike) -> None:
+    """Remove what a killed run was writing below a folder that this run has for itself."""
+    for path in Path(folder).glob('**/.part-*'):
+        path.unlink(missing_ok=True)

@@ -308,6 +308,8 @@ class ExecutionSettings:
         File that gets the plan as JSON, or ``'-'`` for standard output; it implies ``dry_run``.
     clean_workdir : bool
         Empty the work folder of earlier runs first.
+    allow_mixed_settings : bool
+        Write into a folder with results of other subjects that were made by other methods.
     stop_on_first_crash : bool
         Stop at the first failure rather than finish what can be finished.
     write_graph : bool
@@ -334,6 +336,7 @@ class ExecutionSettings:
     dry_run: bool = False
     dry_run_json: str | None = None
     clean_workdir: bool = False
+    allow_mixed_settings: bool = False
     stop_on_first_crash: bool = False
     write_graph: bool = False
     reports_only: bool = False

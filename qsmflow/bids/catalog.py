@@ -269,7 +269,29 @@ FINDINGS: dict[str, FindingKind] = {
         'error of the BIDS validator', 'WI', 'only for files in use; INFO if it could not run'
     ),
     'E96': _kind('output or work folder in the wrong place', 'F', 'exit code 2'),
+    'E97': _kind(
+        'results of other methods or another version',
+        'FW',
+        'exit code 2 where results of other participants would stay beside those of this run; '
+        'WARN where they are replaced, for another version, or with --allow-mixed-settings',
+    ),
+    'E98': _kind(
+        'too little space, or a disk that filled up',
+        'FW',
+        'exit code 73; WARN where the estimate is close to what is free',
+    ),
     'E99': _kind('output or work folder cannot be written', 'F', 'exit code 73'),
+    'E101': _kind('another run on the work folder', 'F', 'exit code 75; the message names it'),
+    'E102': _kind(
+        'another run on the same participant of the output folder',
+        'F',
+        'exit code 75; the message names it',
+    ),
+    'E103': _kind(
+        'a process was killed, as a rule for want of memory',
+        'F',
+        'exit code 1; the message names step and memory, finished results stay',
+    ),
     # ---- Protocol ----
     'ACQ3D': _kind('not a 3-D acquisition', 'WI', 'slices have phase offsets; INFO if not known'),
     'ECHON': _kind('fewer than five echoes', 'WI', 'WARN for one: no R2*'),
@@ -310,9 +332,6 @@ NOT_CHECKED: dict[str, tuple[str, str]] = {
     ),
     'B49': ('one acquisition exported twice (ND and NORM)', 'each is processed'),
     'B52': ('two sidecars of one level that apply', 'merged as pybids does'),
-    'E97': ('output of another version or other settings', 'files are replaced one by one'),
-    'E98': ('too little space', 'told when writing fails'),
-    'E101': ('two runs on one work folder', 'give each its own'),
 }
 
 

@@ -32,6 +32,7 @@ def run(settings: Settings) -> int:
     NothingToGroupError
         If the output folder holds no region table.
     """
+    from qsmflow.cli.history import mixture
     from qsmflow.report import build_group
 
     out_dir = Path(settings.bids.output_dir)
@@ -41,8 +42,12 @@ def run(settings: Settings) -> int:
             f'{out_dir} holds no region table (sub-*/**/anat/*_stats.tsv). Run the participant '
             'level on this folder first.'
         )
+    mixed = [str(finding) for finding in mixture(out_dir)]
+    for text in mixed:
+        _LOGGER.warning('%s', text)
     participants = Path(settings.bids.bids_dir) / 'participants.tsv'
-    written = build_group(out_dir, participants if participants.is_file() else None)
+    info = {'warning': ' '.join(mixed)} if mixed else None
+    written = build_group(out_dir, participants if participants.is_file() else None, info)
     for path in written:
         _LOGGER.info('wrote %s', path)
     return 0

@@ -79,9 +79,9 @@ def require_one_method(
         evidence = {'before -> now': changes}
         if not settings.execution.allow_mixed_settings:
             remedy = (
-                'Use another output folder; or repeat the earlier settings, with --config-file and '
-                'the qsmflow.toml of that run in logs/; or process all subjects in one run, which '
-                'replaces everything; or insist with --allow-mixed-settings.'
+                'Use another output folder; or repeat the earlier settings, with --config-file '
+                'and the qsmflow.toml of that run in logs/; or process all subjects in one run, '
+                'which replaces everything; or insist with --allow-mixed-settings.'
             )
             finding = Finding('E97', 'FATAL', message, str(out_dir), evidence, remedy)
             raise DatasetError([finding], EXIT_USAGE)

@@ -460,6 +460,11 @@ def _add_execution(parser) -> None:
     )
     for flag, setting, text in (
         ('--clean-workdir', 'clean_workdir', 'empty the work folder first'),
+        (
+            '--allow-mixed-settings',
+            'allow_mixed_settings',
+            'write beside results of other participants that were made by other methods',
+        ),
         ('--dry-run', 'dry_run', 'check the dataset, print what would be done, and stop'),
         ('--stop-on-first-crash', 'stop_on_first_crash', 'stop at the first failure'),
         ('--write-graph', 'write_graph', 'draw the workflow graph into the log folder'),

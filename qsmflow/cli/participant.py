@@ -1,38 +1,24 @@
 """The participant level: from a dataset to maps, tables and one report per subject."""
 
-import csv
+import contextlib
 import dataclasses
 import logging
+import os
 import shutil
-from dataclasses import dataclass
+import signal
+from collections.abc import Iterable
 from pathlib import Path
 
 from qsmflow import __version__
 from qsmflow.bids.findings import Finding
-from qsmflow.cli.progress import shared_group
-from qsmflow.files import completed
+from qsmflow.cli import progress
+from qsmflow.cli.locks import LockLostError, Locks
+from qsmflow.cli.signals import Terminated, last_words
+from qsmflow.cli.status import Ledger, Outcome
+from qsmflow.files import remove_partial, write_text
 from qsmflow.settings import Settings, SettingsError
 
 _LOGGER = logging.getLogger('qsmflow.cli')
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one series, or the report of a subject, ended.
-
-    Attributes
-    ----------
-    name : str
-        Series or COSMOS map, as in file names; or ``sub-<label>`` for what belongs to a subject.
-    status : {'done', 'failed', 'not started', 'interrupted'}
-        ``'not started'`` when a check of the input stopped it.
-    reason : str
-        Empty when done.
-    """
-
-    name: str
-    status: str
-    reason: str = ''
 
 
 def run(settings: Settings) -> int:
@@ -60,12 +46,28 @@ def run(settings: Settings) -> int:
 
     if settings.execution.reports_only:
         return texts.rebuild_reports(settings)
+    ledger = Ledger(_log_dir(settings) / 'status.tsv')
+    only_part = settings.execution.dry_run or settings.execution.boilerplate_only
+    try:
+        with contextlib.nullcontext() if only_part else last_words(ledger.interrupt):
+            return _run(settings, ledger)
+    except (KeyboardInterrupt, Terminated) as error:
+        if not only_part:
+            ledger.interrupt(str(error) or 'interrupted')
+            _report(ledger, settings, [item.subject for item in ledger.unfinished()])
+            ledger.write()
+        raise
+
+
+def _run(settings: Settings, ledger: Ledger) -> int:
+    """Read and check the dataset, tell the plan, and carry it out."""
     from qsmflow.bids import collect
     from qsmflow.bids.companions import require_masks
     from qsmflow.bids.orientations import with_orientations
-    from qsmflow.cli import plan
+    from qsmflow.cli import plan, texts
     from qsmflow.cli.validation import validated
 
+    ledger.phase = 'reading the dataset'
     with plan.refusals_told(settings):
         collection = collect(**_selection(settings))
     if settings.reconstruction.mask == 'derivatives':
@@ -80,25 +82,85 @@ def run(settings: Settings) -> int:
     plan.show(collection, settings)
     if settings.reconstruction.bipolar == 'on':
         _require_bipolar(collection.series)
-    outcomes = [
-        Outcome(name, 'not started', '; '.join(str(item) for item in findings if item.stops))
-        for name, findings in collection.failed
-    ]
-    if settings.execution.dry_run or not (outcomes or collection.series):
+    if settings.execution.dry_run or not (collection.failed or collection.series):
         return collection.exit_code
     if settings.execution.boilerplate_only:
         return texts.only_methods(collection, settings)
-    log_dir = _start_output(settings)
-    if collection.series:
-        outcomes += _process(collection, settings, log_dir, outcomes)
-        outcomes += _report(collection, settings)
-    _write_status(outcomes, log_dir / 'status.tsv')
-    failed = [outcome for outcome in outcomes if outcome.status != 'done']
-    for outcome in failed:
+    for name, findings in collection.failed:
+        reason = '; '.join(str(item) for item in findings if item.stops)
+        ledger.put(Outcome(name, 'not started', reason))
+    _work(collection, settings, ledger)
+    for outcome in ledger.unfinished():
         _LOGGER.error('%s: %s (%s)', outcome.name, outcome.status, outcome.reason)
     if not collection.series:
         return collection.exit_code
-    return 1 if failed else 0
+    return 1 if ledger.unfinished() else 0
+
+
+def _work(collection, settings: Settings, ledger: Ledger) -> None:
+    """Process the series of a collection, alone with its subjects in output and work folder.
+
+    Raises
+    ------
+    InUseError
+        If another run works on one of the subjects; nothing was written then.
+    LockLostError
+        If another run has taken this one for dead.
+    """
+    from qsmflow.cli.history import require_one_method, write_record
+    from qsmflow.cli.space import require_access, require_space
+
+    subjects = list(dict.fromkeys(item.subject for item in collection.series))
+    out_dir, work_dir = settings.bids.output_dir, settings.execution.work_dir
+    lost: list[Path] = []
+
+    def on_lost(path: Path) -> None:
+        lost.append(path)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    locks = Locks(
+        *(out_dir, work_dir, subjects, settings.execution.run_uuid),
+        on_lost=on_lost,
+        clean=settings.execution.clean_workdir,
+    )
+    try:
+        with locks:
+            require_access(out_dir, work_dir, subjects)
+            findings = require_one_method(out_dir, subjects, settings)
+            if settings.execution.clean_workdir:
+                _clean(Path(work_dir))
+                locks.cleaned()
+            findings += require_space(collection.series, settings)
+            for finding in findings:
+                _LOGGER.warning('%s', finding)
+                collection = _noted(collection, finding)
+            log_dir = _start_output(settings)
+            for subject in subjects:
+                remove_partial(Path(out_dir, f'sub-{subject}'))
+                write_record(out_dir, subject, settings)
+            if collection.series:
+                _process(collection, settings, log_dir, ledger)
+            _close(ledger, settings)
+    except Terminated as error:
+        if lost:
+            raise LockLostError(
+                f'another run has taken this one for dead and works in its place (see {lost[0]}); '
+                'this run ends'
+            ) from error
+        raise
+
+
+def _clean(work_dir: Path) -> None:
+    """Remove what earlier runs of any version left in the work folder."""
+    for old in work_dir.glob('qsmflow-*'):
+        shutil.rmtree(old)
+
+
+def _close(ledger: Ledger, settings: Settings) -> None:
+    """Write the reports and the status table."""
+    ledger.phase = 'writing reports'
+    _report(ledger, settings, [outcome.subject for outcome in ledger.outcomes()])
+    ledger.write()
 
 
 #: Told in log, sidecars and report of a run that traded quality for speed.
@@ -160,28 +222,35 @@ def _start_output(settings: Settings) -> Path:
     links = dict(settings.bids.derivatives)
     write_dataset_files(out_dir, settings.bids.bids_dir, __version__, links=links)
     write_descriptions(settings.outputs.atlas, out_dir)
-    log_dir = out_dir / 'logs' / settings.execution.run_uuid
+    log_dir = _log_dir(settings)
     log_dir.mkdir(parents=True, exist_ok=True)
-    (log_dir / 'qsmflow.toml').write_text(settings.to_toml(), encoding='utf-8')
+    write_text(log_dir / 'qsmflow.toml', settings.to_toml())
     return log_dir
 
 
-def _process(
-    collection, settings: Settings, log_dir: Path, earlier: list[Outcome]
-) -> list[Outcome]:
-    """Build the graph, run it, and say how each series ended.
+def _log_dir(settings: Settings) -> Path:
+    return Path(settings.bids.output_dir) / 'logs' / settings.execution.run_uuid
 
-    When the run is interrupted, the status so far is written, ``earlier`` outcomes first.
+
+def _process(collection, settings: Settings, log_dir: Path, ledger: Ledger) -> None:
+    """Build the graph, run it, and take down how each series ended.
+
+    When the run ends early, reports and status table are written nevertheless.
     """
     from qsmflow.bids.orientations import orientation_groups
-    from qsmflow.cli.execution import configure_nipype, make_monitor, run_graph
+    from qsmflow.cli.execution import (
+        InsufficientMemoryError,
+        RunEndedError,
+        configure_nipype,
+        make_monitor,
+        run_graph,
+    )
     from qsmflow.cli.texts import write_methods
     from qsmflow.workflows.base import init_qsmflow_wf
 
+    ledger.phase = 'building the graph'
     work_dir = Path(settings.execution.work_dir)
-    if settings.execution.clean_workdir and work_dir.is_dir():
-        for old in work_dir.glob('qsmflow-*'):
-            shutil.rmtree(old)
+    ledger.expect(*(item.name for item in collection.series))
     # Hashes cover a node's inputs, not our code: another version starts in a folder of its own.
     base_dir = work_dir / f'qsmflow-{__version__}'
     base_dir.mkdir(parents=True, exist_ok=True)
@@ -196,18 +265,32 @@ def _process(
     groups = orientation_groups(collection.series) if settings.reconstruction.cosmos else ()
     groups = [group for group in groups if group.enough]
     monitor = make_monitor(workflow, settings)
+    parts = _parts(collection.series, groups)
+    ledger.watch(parts, monitor)
+    ledger.phase = 'computing'
     try:
         failures = run_graph(workflow, settings, log_dir, monitor)
-    except BaseException as error:
-        reason = f'{type(error).__name__}: {error}'
-        outcomes = [
-            _interrupted(name, needed, monitor, reason)
-            for name, needed in _parts(collection.series, groups)
-        ]
-        _write_status([*earlier, *outcomes], log_dir / 'status.tsv')
+    except RunEndedError as error:
+        failed = {progress.describe(node)[0] for node in error.nodes}
+        ledger.close(str(error), failed=failed)
+        _end_early(ledger, settings)
         raise
-    outcomes = [_outcome(name, needed, failures) for name, needed in _parts(collection.series)]
-    return outcomes + [_cosmos_outcome(group, failures) for group in groups]
+    except Exception as error:
+        small = isinstance(error, InsufficientMemoryError)
+        reason = str(error) if small else f'{type(error).__name__}: {error}'
+        ledger.close(reason, status='not started' if small else 'interrupted')
+        _end_early(ledger, settings)
+        raise
+    ledger.put(*(_outcome(name, needed, failures) for name, needed in _parts(collection.series)))
+    ledger.put(*(_cosmos_outcome(group, failures) for group in groups))
+
+
+def _end_early(ledger: Ledger, settings: Settings) -> None:
+    """Write what can be written of a run that failed; its own error matters more."""
+    try:
+        _close(ledger, settings)
+    except OSError as error:
+        _LOGGER.error('%s could not be written (%s)', ledger.path, error)
 
 
 def _outcome(name: str, needed: tuple[str, ...], failures) -> Outcome:
@@ -216,7 +299,9 @@ def _outcome(name: str, needed: tuple[str, ...], failures) -> Outcome:
     for item in own:
         message = '%s: %s failed: %s (%s)'
         _LOGGER.error(message, name, item.node, item.reason, item.crash_file)
-        _LOGGER.debug('%s', Path(item.crash_file).read_text(encoding='utf-8', errors='replace'))
+        if item.crash_file:
+            text = Path(item.crash_file).read_text(encoding='utf-8', errors='replace')
+            _LOGGER.debug('%s', text)
     reason = '; '.join(f'{item.node}: {item.reason}' for item in own)
     return Outcome(name, 'failed' if own else 'done', reason)
 
@@ -233,37 +318,35 @@ def _cosmos_outcome(group, failures) -> Outcome:
     return _outcome(group.name, (group.name,), failures)
 
 
-def _interrupted(name: str, needed: tuple[str, ...], monitor, reason: str) -> Outcome:
-    """Say whether a series or COSMOS map was complete when the run ended early."""
-    if all(monitor.complete(group) for group in needed):
-        return Outcome(name, 'done')
-    return Outcome(name, 'interrupted', reason)
-
-
 def _parts(series, groups=()) -> list[tuple[str, tuple[str, ...]]]:
     """Return each series and COSMOS map by its name, with the groups of nodes that it needs."""
     parts = []
     for item in series:
-        shared = (shared_group(f'sub-{item.subject}'),) if item.t1w else ()
+        shared = (progress.shared_group(f'sub-{item.subject}'),) if item.t1w else ()
         parts.append((item.name, (item.name, *shared)))
     return parts + [(group.name, (group.name,)) for group in groups]
 
 
-def _report(collection, settings: Settings) -> list[Outcome]:
-    """Write the report of each subject; a report that fails is a failure of the run."""
+def _report(ledger: Ledger, settings: Settings, subjects: Iterable[str]) -> None:
+    """Write the reports of subjects; a report that fails is a failure of the run."""
     from qsmflow.report import build_report
 
     out_dir = Path(settings.bids.output_dir)
-    outcomes = []
-    for subject in dict.fromkeys(series.subject for series in collection.series):
+    subjects = [name for name in dict.fromkeys(subjects) if name.startswith('sub-')]
+    ledger.expect(*(f'{name} report' for name in subjects))
+    for name in subjects:
+        status = [
+            dataclasses.asdict(outcome)
+            for outcome in ledger.unfinished()
+            if outcome.subject == name and outcome.name != f'{name} report'
+        ]
         try:
-            path = build_report(out_dir, subject, _run_info(settings))
+            path = build_report(out_dir, name, _run_info(settings), status)
             _LOGGER.info('report: %s', path)
-            outcomes.append(Outcome(f'sub-{subject} report', 'done'))
+            ledger.put(Outcome(f'{name} report', 'done'))
         except (OSError, ValueError, KeyError) as error:
-            _LOGGER.exception('the report of sub-%s failed', subject)
-            outcomes.append(Outcome(f'sub-{subject} report', 'failed', str(error)))
-    return outcomes
+            _LOGGER.exception('the report of %s failed', name)
+            ledger.put(Outcome(f'{name} report', 'failed', str(error)))
 
 
 def _run_info(settings: Settings) -> dict:
@@ -273,13 +356,3 @@ def _run_info(settings: Settings) -> dict:
         'run_uuid': settings.execution.run_uuid,
         'settings': settings.to_toml(),
     }
-
-
-def _write_status(outcomes: list[Outcome], path: Path) -> None:
-    """Write one line for each series and report; ``path`` appears when it is complete."""
-    with completed(path) as partial, partial.open('w', encoding='utf-8', newline='') as stream:
-        writer = csv.writer(stream, delimiter='\t', lineterminator='\n')
-        writer.writerow(['name', 'status', 'reason'])
-        for outcome in outcomes:
-            reason = ' '.join(outcome.reason.split()) or 'n/a'
-            writer.writerow([outcome.name, outcome.status, reason])

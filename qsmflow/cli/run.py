@@ -7,12 +7,11 @@ alone tells how a run ended.
 import errno
 import faulthandler
 import logging
-import signal
-import threading
 from contextlib import contextmanager
 
 from qsmflow import __version__
 from qsmflow.cli.progress import message_handler
+from qsmflow.cli.signals import Terminated, handled
 from qsmflow.settings import Settings
 
 #: What each exit code means; part of the interface, see ``docs/usage.md``.
@@ -23,18 +22,13 @@ EXIT_CODES = {
     65: 'nothing in the dataset can be used',
     70: 'an error of the program',
     73: 'a folder cannot be written or the disk is full',
+    75: 'another run is using the output or work folder',
     127: 'a tool or an optional package is missing',
     130: 'interrupted by the user',
     143: 'terminated, for example by the scheduler',
 }
 _CANNOT_WRITE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 _LOGGER = logging.getLogger('qsmflow.cli')
-
-
-class Terminated(BaseException):
-    """The process was asked to end; not an ``Exception``, so that no handler swallows it."""
-
-    exit_code = 143
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = parse_args(argv)
     if settings.execution.debug:
         faulthandler.enable()  # where a library crashed, which Python cannot tell afterwards
-    with _messages(settings.execution.verbosity), _terminate_raises():
+    with _messages(settings.execution.verbosity), handled():
         try:
             from qsmflow.cli.environment import prepare
 
@@ -129,20 +123,3 @@ def _messages(verbosity: int):
     finally:
         logger.removeHandler(handler)
         logger.level, logger.propagate = before
-
-
-@contextmanager
-def _terminate_raises():
-    """Raise ``Terminated`` on SIGTERM, in the main thread, which alone may set handlers."""
-
-    def terminate(signum, frame):
-        raise Terminated('received SIGTERM')
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

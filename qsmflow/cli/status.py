@@ -1,7 +1,7 @@
 """How every series, map and report of a run stands, at any time of the run."""
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,20 +68,31 @@ class Ledger:
         self._monitor = monitor
         self.expect(*self._needed)
 
-    def close(self, reason: str, failed: Sequence[str] = ()) -> None:
-        """Take down everything that is open as interrupted, or as failed by its group of nodes."""
+    def close(
+        self, reason: str, status: str = 'interrupted', failed: Collection[str] = ()
+    ) -> None:
+        """Take down everything that is open.
+
+        Parameters
+        ----------
+        reason : str
+            Why it ended.
+        status : str
+            Of what is not complete.
+        failed : collection of str
+            Groups of nodes; what needs one of them has failed.
+        """
         for name, outcome in list(self._outcomes.items()):
             if outcome is None:
-                self.put(self._closed(name, reason, failed))
+                self.put(self._closed(name, reason, status, failed))
         if not self._outcomes:
-            self.put(Outcome('all', 'interrupted', reason))
+            self.put(Outcome('all', status, reason))
 
-    def _closed(self, name: str, reason: str, failed: Sequence[str]) -> Outcome:
-        needed = self._needed.get(name, ())
+    def _closed(self, name: str, reason: str, status: str, failed: Collection[str]) -> Outcome:
+        needed = set(self._needed.get(name, ()))
         if needed and all(self._monitor.complete(group) for group in needed):
             return Outcome(name, 'done')
-        status = 'failed' if set(needed) & set(failed) else 'interrupted'
-        return Outcome(name, status, reason)
+        return Outcome(name, 'failed' if needed & set(failed) else status, reason)
 
     def outcomes(self) -> list[Outcome]:
         """Return what is known, in the order in which it was expected."""

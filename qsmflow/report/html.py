@@ -5,7 +5,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 
@@ -39,7 +39,10 @@ _STATISTICS = {
 
 
 def build_report(
-    out_dir: str | os.PathLike, subject: str, info: Mapping[str, object] | None = None
+    out_dir: str | os.PathLike,
+    subject: str,
+    info: Mapping[str, object] | None = None,
+    status: Iterable[Mapping[str, str]] = (),
 ) -> Path:
     """Write the self-contained page of one subject.
 
@@ -52,6 +55,9 @@ def build_report(
     info : mapping, optional
         Facts on the run for the head of the page, shown as ``name: value``; ``title`` names the
         dataset. Text of several lines, such as the settings, goes to the foot.
+    status : iterable of mapping, optional
+        What is not done: ``name`` of the series, ``status`` and ``reason``. With it there need not
+        be any result.
 
     Returns
     -------
@@ -66,7 +72,8 @@ def build_report(
     out_dir = Path(out_dir)
     subject = f'sub-{subject.removeprefix("sub-")}'
     folder = out_dir / subject
-    if not folder.is_dir():
+    unfinished = [_unfinished(one) for one in status]
+    if not folder.is_dir() and not unfinished:
         raise FileNotFoundError(
             f'{folder} does not exist: the report reads what the participant level wrote there.'
         )
@@ -76,7 +83,11 @@ def build_report(
         environment()
         .get_template('report.html.j2')
         .render(
-            subject=subject, series=series, alerts=_alerts(series), levels=LEVELS, **head(info)
+            subject=subject,
+            series=series,
+            alerts=[*unfinished, *_alerts(series)],
+            levels=LEVELS,
+            **head(info),
         )
     )
     return write_text(out_dir / f'{subject}.html', text)
@@ -237,6 +248,18 @@ def _failed_checks(summary: Mapping) -> list[dict[str, str]]:
         remedy = 'Look at the figure of the total field.'
         found.append(_as_finding({'message': f'{note}.', 'remedy': remedy}, 'WARN'))
     return found
+
+
+def _unfinished(one: Mapping[str, str]) -> dict[str, str]:
+    """Return a series that was not finished as what must be seen first."""
+    again = one['status'] == 'interrupted'
+    return {
+        'level': 'ERROR',
+        'message': f'{one["status"].capitalize()}: {one["reason"] or "see the log"}',
+        'remedy': 'Run the same command again: finished steps are not repeated.' if again else '',
+        'series': one['name'],
+        'anchor': '',
+    }
 
 
 def _alerts(series: list[dict]) -> list[dict]:

@@ -93,7 +93,7 @@ def init_subject_wf(*, series: Sequence[GRESeries], settings: Settings, out_dir:
     Workflow
         Its name holds the subject's label.
     """
-    workflow = Workflow(name=f'sub_{_identifier(series[0].subject)}_wf')
+    workflow = Workflow(name=subject_workflow_name(series[0].subject))
     use_t1w = bool(settings.outputs.atlas or settings.outputs.output_spaces)
     t1w_files = dict.fromkeys(item.t1w for item in series if item.t1w and use_t1w)
     t1w_wfs = {
@@ -122,6 +122,17 @@ def init_subject_wf(*, series: Sequence[GRESeries], settings: Settings, out_dir:
         for group in orientation_groups(series):
             _add_cosmos(workflow, group, series_wfs, settings, out_dir)
     return workflow
+
+
+def subject_workflow_name(subject: str) -> str:
+    """Return the name of a subject's graph, and of its folder in the work folder.
+
+    Examples
+    --------
+    >>> subject_workflow_name('01')
+    'sub_01_wf'
+    """
+    return f'sub_{_identifier(subject)}_wf'
 
 
 def _add_cosmos(workflow, group, series_wfs, settings, out_dir):

@@ -68,6 +68,7 @@ CASES = {
     'execution.random_seed': ('3', 3, ['--random-seed', '4'], 4),
     'execution.dry_run': ('false', False, ['--dry-run'], True),
     'execution.clean_workdir': ('false', False, ['--clean-workdir'], True),
+    'execution.allow_mixed_settings': ('false', False, ['--allow-mixed-settings'], True),
     'execution.stop_on_first_crash': ('false', False, ['--stop-on-first-crash'], True),
     'execution.write_graph': ('false', False, ['--write-graph'], True),
     'execution.reports_only': ('false', False, ['--reports-only'], True),

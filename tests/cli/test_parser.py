@@ -206,6 +206,7 @@ def test_defaults(folders, tmp_path):
         (['--random-seed', '7'], 'execution.random_seed', 7),
         (['--dry-run'], 'execution.dry_run', True),
         (['--clean-workdir'], 'execution.clean_workdir', True),
+        (['--allow-mixed-settings'], 'execution.allow_mixed_settings', True),
         (['--stop-on-first-crash'], 'execution.stop_on_first_crash', True),
         (['--write-graph'], 'execution.write_graph', True),
         (['--reports-only'], 'execution.reports_only', True),

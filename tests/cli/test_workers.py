@@ -13,7 +13,7 @@ from qsmflow.cli import execution, workers
 from qsmflow.engine import Node, Workflow
 from qsmflow.settings import BIDSSettings, ExecutionSettings, ResourceSettings, Settings
 
-QUICK = 20  #: seconds that an end may take on a busy machine; without a fix it never comes
+QUICK = 60  #: seconds an end may take on a busy machine; without our plugin it never comes
 
 
 def write(path, text='done'):
@@ -22,12 +22,12 @@ def write(path, text='done'):
     return path
 
 
-def kill_self():
+def kill_self(seconds=0):
     import os
     import signal
 
-    held = bytearray(200 << 20)  # what the message will tell
-    time.sleep(2.5)
+    held = bytearray(b'x') * (200 << 20)  # what the message will tell
+    time.sleep(seconds)
     os.kill(os.getpid(), signal.SIGKILL)
     return held
 
@@ -92,7 +92,11 @@ def run(tmp_path):
 def test_killed_worker_ends_the_run_and_is_named(run, tmp_path, nprocs):
     began = time.monotonic()
     with pytest.raises(workers.WorkerKilledError) as ended:
-        run(nprocs, a=[node(kill_self, 'invert')], b=[node(sleep, 'wait', seconds=300)])
+        run(
+            nprocs,
+            a=[node(kill_self, 'invert', seconds=2.5)],
+            b=[node(sleep, 'wait', seconds=300)],
+        )
     assert time.monotonic() - began < QUICK
     text = str(ended.value)
     assert '[FATAL E103]' in text

@@ -4,11 +4,11 @@ What is in a DICOM file is dcm2niix's business alone. Here its output is sorted:
 echoes and parts of one acquisition, what BIDS calls them, and what their sidecars may keep.
 """
 
-from qsmflow.dicom.convert import convert, read_converted
 from qsmflow.dicom.errors import ConversionError
 from qsmflow.dicom.grouping import Acquisition, sort_images
 from qsmflow.dicom.images import Converted
 from qsmflow.dicom.naming import Target, plan_targets
+from qsmflow.dicom.tool import convert, read_converted
 from qsmflow.dicom.writing import write_targets
 
 __all__ = [

@@ -113,12 +113,17 @@ def _share_times(one: Block, other: Block) -> bool:
     )
 
 
+def began_together(block: Block, image: Converted) -> bool:
+    """Tell whether an image is of the study of a block, and began with it."""
+    first = block.first
+    if first.study != image.study or first.seconds is None or image.seconds is None:
+        return False
+    return abs(first.seconds - image.seconds) <= SAME_START
+
+
 def _same_scan(one: Block, other: Block) -> bool:
     """Tell whether two blocks are of one study and grid, and began together."""
-    a, b = one.first, other.first
-    if a.study != b.study or not a.on_grid_of(b) or a.seconds is None or b.seconds is None:
-        return False
-    return abs(a.seconds - b.seconds) <= SAME_START
+    return one.first.on_grid_of(other.first) and began_together(one, other.first)
 
 
 def covers(one: Block, other: Block) -> bool:

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import qsmflow
-from qsmflow.dicom.convert import convert, find_tool, read_converted, tool_version
 from qsmflow.dicom.errors import ConversionError
 from qsmflow.dicom.grouping import Sorted, sort_images
 from qsmflow.dicom.images import Converted
-from qsmflow.dicom.naming import Target, check_label, plan_targets
+from qsmflow.dicom.naming import check_label, plan_targets
 from qsmflow.dicom.table import render
+from qsmflow.dicom.tool import convert, find_tool, read_converted, tool_version
 from qsmflow.dicom.verdict import check_written
 from qsmflow.dicom.writing import check_dataset_folder, check_new, write_targets
 

@@ -1,10 +1,18 @@
 """From converted images to acquisitions: magnitude and phase of all echoes, and T1w volumes."""
 
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from qsmflow.dicom.blocks import COMPLEX_PARTS, Block, candidates, make_blocks, preferred
-from qsmflow.dicom.echoes import Echoes, EchoError, order_echoes
+from qsmflow.dicom.blocks import (
+    COMPLEX_PARTS,
+    Block,
+    began_together,
+    candidates,
+    make_blocks,
+    preferred,
+)
+from qsmflow.dicom.echoes import EchoError, order_echoes
 from qsmflow.dicom.images import (
     Converted,
     is_field_map,
@@ -98,9 +106,12 @@ def sort_images(
     """
     result = Sorted()
     usable = [image for image in images if _sift(image, result)]
-    blocks = make_blocks(usable)
+    blocks = _whole(make_blocks(usable), result)
     scans, magnitudes = _pair(blocks, result)
     for block, notes in scans:
+        if reason := _lost_magnitude(block, images):
+            result.problems.append((_title(block), reason))
+            continue
         _add_gradient_echo(block, notes, echo_times, bool(wanted), result)
     _add_t1w(magnitudes, result)
     result.acquisitions.sort(key=lambda item: item.numbers)
@@ -126,6 +137,38 @@ def _sift(image: Converted, result: Sorted) -> bool:
         result.problems.append((str(image), reason))
         return False
     return True
+
+
+def _whole(blocks: Sequence[Block], result: Sorted) -> list[Block]:
+    """Return the blocks whose series has one grid; a series with phase and several is refused."""
+    grids: dict[tuple, list[Block]] = defaultdict(list)
+    for block in blocks:
+        grids[block.first.study, block.first.series, block.first.number].append(block)
+    refused: list[Block] = []
+    for own in grids.values():
+        several_echoes = len({te for block in own for te in block.times()}) > 1
+        has_phase = any(block.parts & set(COMPLEX_PARTS) for block in own)
+        if len(own) == 1 or not (has_phase or several_echoes):
+            continue
+        shapes = {' x '.join(map(str, block.first.shape)) for block in own}
+        what = ' and '.join(sorted(shapes)) if len(shapes) > 1 else 'in different places'
+        reason = f'its images have different grids ({what}): a DICOM file may be missing'
+        result.problems.append((_title(own[0]), reason))
+        refused += own
+    return [block for block in blocks if block not in refused]
+
+
+def _lost_magnitude(block: Block, images: Sequence[Converted]) -> str:
+    """Say which magnitude of another grid began with a phase that has none; empty if none did."""
+    if 'mag' in block.parts or 'phase' not in block.parts:
+        return ''
+    for image in images:
+        if image.part == 'mag' and image.te in block.times() and began_together(block, image):
+            return (
+                f'its magnitude (series {image.number}) has another grid, or is incomplete: a '
+                'DICOM file may be missing'
+            )
+    return ''
 
 
 def _pair(blocks: Sequence[Block], result: Sorted) -> tuple[list, list[Block]]:
@@ -260,6 +303,3 @@ def _add_t1w(blocks: Sequence[Block], result: Sorted) -> None:
 def _title(block: Block) -> str:
     numbers = ' + '.join(map(str, block.numbers))
     return f'series {numbers} ({block.first.protocol or "without a name"})'
-
-
-__all__ = ['Acquisition', 'Echoes', 'Sorted', 'sort_images']

@@ -25,7 +25,6 @@ _PART_ENDS = {'ph': 'phase', 'real': 'real', 'imaginary': 'imag'}
 _OTHER_ENDS = (
     (r'fieldmaphz', 'a field map computed by the scanner'),
     (r'ROI\d+', 'an overlay'),
-    (r'Eq', 'slices at unequal distances, resampled by dcm2niix'),
     (r'Tilt', 'resampled by dcm2niix for a tilted gantry'),
     (r'ADC', 'a map computed by the scanner'),
     (r'MoCo', 'resampled by the scanner for motion'),
@@ -38,7 +37,7 @@ _COMPUTED = {
     *('T2_STAR MAP', 'T2STAR MAP', 'R2_STAR MAP', 'R2STAR MAP', 'T2 MAP', 'T1 MAP', 'B0 MAP'),
     *('FIELD_MAP', 'QSM', 'QMAP'),
 }
-_LOCALIZER = re.compile(r'\b(localizer|scout|survey|aahead|3-?plane|loc)\b|_(loc|localizer)\b')
+_LOCALIZER = re.compile(r'(?<![a-z])(locali[sz]er|scout|survey|aahead|3-?plane|loc)(?![a-z])')
 _FIELD_MAP = re.compile(r'field.?map|\bb0.?map|\bfmap\b|gre_field')
 #: Sequences of T1-weighted volumes, as protocols and sequences are called.
 _T1W = re.compile(

@@ -4,10 +4,10 @@ import contextlib
 import csv
 import errno
 import fcntl
+import gzip
 import io
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from qsmflow.dicom.errors import ConversionError
 from qsmflow.dicom.naming import Target
 from qsmflow.files import completed
 
+_DESCRIPTION = slice(148, 228)  #: free text of a NIfTI-1 header
 _README = """\
 {name}
 {line}
@@ -163,9 +164,8 @@ def _place(path: Path, content: bytes | Path, written: list[Path]) -> None:
     """Make a file appear complete, and only if none has its name."""
     with completed(path) as partial:
         if isinstance(content, Path):
-            shutil.copyfile(content, partial)
-        else:
-            partial.write_bytes(content)
+            content = _without_time(content.read_bytes())
+        partial.write_bytes(content)
         try:
             os.link(partial, path)
         except FileExistsError:
@@ -177,6 +177,19 @@ def _place(path: Path, content: bytes | Path, written: list[Path]) -> None:
                 message = f'{path} is there already and is not overwritten'
                 raise ConversionError(message, 2) from None
     written.append(path)
+
+
+def _without_time(packed: bytes) -> bytes:
+    """Return a compressed NIfTI-1 image with the same voxels, and no time of day in its text.
+
+    dcm2niix writes ``TE=4;Time=101500.000`` there, whatever it is asked to leave out.
+    """
+    content = bytearray(gzip.decompress(packed))
+    if content[344:348] == b'n+1\0':
+        text = bytes(content[_DESCRIPTION]).rstrip(b'\0')
+        kept = b';'.join(item for item in text.split(b';') if not item.startswith(b'Time='))
+        content[_DESCRIPTION] = kept.ljust(80, b'\0')
+    return gzip.compress(bytes(content), compresslevel=6, mtime=0)
 
 
 def _dataset_files(name: str, tool: str) -> dict[str, str]:

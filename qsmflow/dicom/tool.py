@@ -22,12 +22,13 @@ INSTALL = "pip install 'qsmflow[dicom]'  (or: pip install dcm2niix)"
 #:       one scale, which display values (-p n) are not
 #: -l o -m n -x n -i n  pixels as they are; never merge echoes, never crop, leave nothing out
 #: -d 9  folders in folders
+#: -c ''  no comment of the DICOM header in that of the image
 #: -w 2  images with one name all survive
 #: -f  study, series and series number: what belongs together is known from the UIDs, which the
 #:       sidecars lack; these names live in a private temporary folder only
 OPTIONS = (
     *('-g', 'i', '-b', 'y', '-ba', 'y', '-z', 'i', '-p', 'y', '-l', 'o', '-m', 'n', '-x', 'n'),
-    *('-i', 'n', '-d', '9', '-w', '2', '-f', '%k~%j~%s~'),
+    *('-i', 'n', '-d', '9', '-w', '2', '-c', '', '-f', '%k~%j~%s~'),
 )
 _NO_DICOM = (2, 5)
 _CANNOT_WRITE = (6, 7)
@@ -130,6 +131,8 @@ def read_converted(folder: str | os.PathLike) -> tuple[list[Converted], list[str
         sidecar = path.with_name(stem + '.json')
         if facts is None:
             problems += [str(finding) for finding in findings]
+        elif 'Eq' in ends:
+            problems.append(f'series {number}: slices at unequal distances: a file may be missing')
         elif not sidecar.exists():
             problems.append(f'series {number}: {TOOL} wrote no sidecar')
         else:
@@ -160,9 +163,8 @@ def _warnings(text: str, source: Path) -> list[str]:
 def _hint(source: Path) -> str:
     """Say what the folder holds instead."""
     names = [path.name for path in source.rglob('*') if path.is_file()] if source.is_dir() else []
-    packed: Sequence[str] = [
-        n for n in names if n.endswith(('.gz', '.zip', '.tar', '.tgz', '.7z'))
-    ]
+    archives = ('.gz', '.zip', '.tar', '.tgz', '.7z')
+    packed = [name for name in names if name.endswith(archives)]
     if packed:
         return f'Unpack the archives first ({packed[0]} is one of {len(packed)}).'
     if any(name.endswith('.nii') for name in names):

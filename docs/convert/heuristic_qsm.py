@@ -23,6 +23,7 @@ PARTS = {'M': 'mag', 'P': 'phase', 'R': 'real', 'I': 'imag'}
 
 
 def create_key(template, outtype=('nii.gz',), annotation_classes=None):
+    """Return a name and what is written under it, as heudiconv wants it."""
     return template, outtype, annotation_classes
 
 

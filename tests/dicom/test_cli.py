@@ -5,6 +5,7 @@ import csv
 import gzip
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,8 @@ import pydicom
 import pytest
 
 from qsmflow.dicom import tool
-from qsmflow.dicom.cli import main
+from qsmflow.dicom.cli import main, make_parser
+from qsmflow.dicom.tool import OPTIONS
 from tests.dicom.scanner import SHAPE, TE, Scanner, stored
 from tests.dicom.scanner import signal as scanned
 
@@ -360,3 +362,12 @@ def test_sigterm_leaves_no_temporary_files(siemens, tmp_path):
     assert 'exit code 143' in told
     assert not list((tmp_path / 'tmp').iterdir())
     assert not (tmp_path / 'out').exists()
+
+
+def test_the_page_names_every_option():
+    page = (Path(__file__).parents[2] / 'docs' / 'convert.md').read_text(encoding='utf-8')
+    for action in make_parser()._actions:
+        for name in action.option_strings:
+            if name not in ('-h', '--help', '--version') and '_' not in name:
+                assert f'`{name}`' in page, name
+    assert ' '.join(OPTIONS[:-2]).rstrip() + " ''" == re.search(r'^-g i .*$', page, re.M)[0]

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from qsmflow.bids import collect
+from qsmflow.dicom.tool import OPTIONS, find_tool
 from tests.dicom import vendors
 from tests.dicom.reference import assert_like_reference, unpacked
 from tests.dicom.scanner import TE, Scanner
@@ -21,6 +23,16 @@ from tests.dicom.vendors import scan
 RECIPES = Path(__file__).parents[2] / 'docs' / 'convert'
 FIELDS = 'series_id protocol_name series_description image_type is_derived custom'
 Series = namedtuple('Series', FIELDS)
+
+
+def run(command) -> subprocess.CompletedProcess:
+    """Run a tool with our dcm2niix on its search path."""
+    path = os.pathsep.join([str(Path(find_tool()).parent), os.environ['PATH']])
+    environment = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'} | {'PATH': path}
+    return subprocess.run(
+        [str(word) for word in command],
+        capture_output=True, text=True, check=False, env=environment,
+    )  # fmt: skip
 
 
 def need(tool: str) -> str:
@@ -118,7 +130,7 @@ def run_heudiconv(source, out, folder, pattern='qsm'):
         tool, '--files', source, '-o', out, '-f', adapted, '-s', '01', '-c', 'dcm2niix', '-b',
         '--minmeta', '-g', 'all',
     ]  # fmt: skip
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return run(command)
 
 
 @pytest.mark.realdata
@@ -190,8 +202,6 @@ def test_dcm2bids_other_images(config):
 
 
 def test_dcm2bids_uses_the_options_of_our_own_converter(config):
-    from qsmflow.dicom.tool import OPTIONS
-
     words = config['dcm2niixOptions'].split()
     for option in ('-g', '-b', '-ba', '-p', '-m', '-c'):
         value = words[words.index(option) + 1].strip("'")
@@ -205,7 +215,7 @@ def run_dcm2bids(config, source, out, folder, pattern='qsm'):
     adapted.write_text(json.dumps(config).replace('(qsm|', f'({pattern}|'))
     out.mkdir()
     command = [tool, '-d', source, '-p', '01', '-c', adapted, '-o', out]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run(command)
     shutil.rmtree(out / 'tmp_dcm2bids')
     description = {'Name': 'test', 'BIDSVersion': '1.10.0'}
     (out / 'dataset_description.json').write_text(json.dumps(description))
@@ -223,9 +233,8 @@ def test_dcm2bids_really_on_philips(config, kind, tmp_path):
 @pytest.mark.parametrize('parts', [('mag', 'phase'), ('mag', 'real', 'imag')])
 def test_dcm2bids_really_on_ge(config, parts, tmp_path):
     need('dcm2bids')
-    Scanner(tmp_path / 'dicom', 'GE MEDICAL SYSTEMS').series(
-        7, [(p, te) for te in TE for p in parts]
-    )
+    scanner = Scanner(tmp_path / 'dicom', 'GE MEDICAL SYSTEMS')
+    scanner.series(7, [(part, te) for te in TE for part in parts])
     done = run_dcm2bids(config, tmp_path / 'dicom', tmp_path / 'out', tmp_path)
     assert done.returncode == 0, done.stderr
     (one,) = collect(tmp_path / 'out').series

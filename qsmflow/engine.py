@@ -1,6 +1,7 @@
 """The workflow class of the package: a nipype workflow that can describe and rewire itself."""
 
 import logging
+import os
 from collections.abc import Iterable
 
 from nipype.interfaces import utility
@@ -8,6 +9,9 @@ from nipype.pipeline import engine as pe
 
 MapNode = pe.MapNode
 JoinNode = pe.JoinNode
+
+# nipype's plugins for clusters name jobs after it, and containers and cron do not set it.
+os.environ.setdefault('LOGNAME', os.environ.get('USER', 'qsmflow'))
 
 
 class Node(pe.Node):

@@ -1,9 +1,11 @@
 """The nipype plugin that a file of the user names, checked before anything runs."""
 
+import shutil
 import tomllib
 from importlib import import_module
 from pathlib import Path
 
+from qsmflow.cli.parser import MissingToolError
 from qsmflow.settings import SettingsError, nearest
 
 _KEYS = ('plugin', 'plugin_args')
@@ -42,20 +44,47 @@ def read_plugin_file(path: str | Path) -> tuple[str, dict]:
     known = plugin_names()
     name = content['plugin'].removesuffix('Plugin')
     if name not in known:
+        if name in _not_waiting():
+            hint = nearest(name, known)
+            raise _refused(path, f'{name} does not tell how its jobs end.{hint}')
         hint = nearest(name, known)
         raise _refused(path, f'nipype has no plugin {name!r}.{hint} Plugins: {", ".join(known)}')
     return name, arguments
 
 
 def plugin_names() -> list[str]:
-    """Return the names of the plugins of nipype."""
+    """Return the names of the plugins of nipype that can be used."""
+    return sorted(set(_all_plugins()) - set(_not_waiting()))
+
+
+def _all_plugins() -> list[str]:
     plugins = import_module('nipype.pipeline.plugins')
-    names = (name.removesuffix('Plugin') for name in dir(plugins) if name.endswith('Plugin'))
-    return sorted(names)
+    return [name.removesuffix('Plugin') for name in dir(plugins) if name.endswith('Plugin')]
+
+
+def _not_waiting() -> list[str]:
+    """Return the plugins that submit a graph and leave: nobody would know how it ended."""
+    return [n for n in _all_plugins() if n.endswith(('Graph', 'DAGMan')) or n == 'SomaFlow']
 
 
 def nipype_plugin(name: str) -> type:
-    """Return the class of a plugin."""
+    """Return the class of a plugin; for Slurm, our own.
+
+    Raises
+    ------
+    MissingToolError
+        If jobs cannot be submitted from here.
+    """
+    if name == 'SLURM':
+        if shutil.which('sbatch') is None:
+            raise MissingToolError(
+                'argument --use-plugin: there is no sbatch here, so that no jobs can be '
+                'submitted. In a container, run one job for each participant instead: see '
+                'docs/hpc.md'
+            )
+        from qsmflow.cluster import SlurmPlugin
+
+        return SlurmPlugin
     return getattr(import_module('nipype.pipeline.plugins'), f'{name}Plugin')
 
 

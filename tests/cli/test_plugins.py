@@ -3,11 +3,12 @@
 import json
 
 import pytest
-from nipype.pipeline import plugins
 
 from qsmflow.cli import execution
-from qsmflow.cli.plugins import plugin_names, read_plugin_file
-from qsmflow.settings import ExecutionSettings, ResourceSettings, Settings
+from qsmflow.cli.parser import MissingToolError
+from qsmflow.cli.plugins import nipype_plugin, plugin_names, read_plugin_file
+from qsmflow.cluster import SlurmPlugin
+from qsmflow.settings import ExecutionSettings, ResourceSettings, Settings, SettingsError
 
 ARGUMENTS = {'n_procs': 2, 'memory_gb': 4}
 TEXTS = {
@@ -25,9 +26,15 @@ def test_formats(tmp_path, name):
 
 
 def test_plugins_of_nipype_are_known():
-    assert {'MultiProc', 'LegacyMultiProc', 'Linear', 'SLURM', 'SLURMGraph', 'SGE'} <= set(
-        plugin_names()
-    )
+    assert {'MultiProc', 'LegacyMultiProc', 'Linear', 'SLURM', 'SGE'} <= set(plugin_names())
+
+
+@pytest.mark.parametrize('name', ['SLURMGraph', 'SGEGraph', 'CondorDAGMan'])
+def test_plugins_that_do_not_wait_for_their_jobs_are_refused(tmp_path, name):
+    path = tmp_path / 'p.yml'
+    path.write_text(f'plugin: {name}\n')
+    with pytest.raises(SettingsError, match=f'{name} does not tell how its jobs end. Did you'):
+        read_plugin_file(path)
 
 
 def made(tmp_path, text, monkeypatch):
@@ -37,7 +44,8 @@ def made(tmp_path, text, monkeypatch):
     def remember(self, plugin_args=None):
         seen['kind'], seen['args'] = type(self), plugin_args
 
-    for kind in (execution.SafeMultiProcPlugin, plugins.SLURMPlugin):
+    monkeypatch.setattr('shutil.which', lambda name: f'/usr/bin/{name}')
+    for kind in (execution.SafeMultiProcPlugin, SlurmPlugin):
         monkeypatch.setattr(kind, '__init__', remember)
     path = tmp_path / 'p.yml'
     path.write_text(text)
@@ -60,5 +68,12 @@ def test_multiproc_of_a_file_is_ours_and_ends_when_it_should(tmp_path, monkeypat
 def test_cluster_plugin_gets_its_arguments_and_the_progress(tmp_path, monkeypatch):
     text = 'plugin: SLURM\nplugin_args: {sbatch_args: --mem=8G}'
     kind, args = made(tmp_path, text, monkeypatch)
-    assert kind is plugins.SLURMPlugin
+    assert kind is SlurmPlugin
     assert set(args) == {'sbatch_args', 'status_callback'}
+
+
+def test_jobs_need_sbatch(tmp_path, monkeypatch):
+    monkeypatch.setenv('PATH', '/nonexistent')
+    with pytest.raises(MissingToolError, match=r'no sbatch here.*docs/hpc.md') as missing:
+        nipype_plugin('SLURM')
+    assert missing.value.exit_code == 127

@@ -33,7 +33,7 @@ def test_plugins_of_nipype_are_known():
 def test_plugins_that_do_not_wait_for_their_jobs_are_refused(tmp_path, name):
     path = tmp_path / 'p.yml'
     path.write_text(f'plugin: {name}\n')
-    with pytest.raises(SettingsError, match=f'{name} does not tell how its jobs end. Did you'):
+    with pytest.raises(SettingsError, match=f'{name} does not tell how its jobs end'):
         read_plugin_file(path)
 
 

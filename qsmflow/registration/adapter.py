@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from qsmflow.io import Volume
+from qsmflow.registration.hdf5 import remove_times
 
 #: Seed of the metric's sampling.
 SEED = 42
@@ -210,7 +211,10 @@ def optimise(fixed, moving, stages, initial, prefix, *, fixed_mask=None, moving_
     args += ['--write-composite-transform', str(int(warp)), '--output', str(prefix)]
     ants.registration(args, None)
     if warp:
-        return f'{prefix}Composite.h5', f'{prefix}InverseComposite.h5'
+        files = (f'{prefix}Composite.h5', f'{prefix}InverseComposite.h5')
+        for file in files:
+            remove_times(file)
+        return files
     return (f'{prefix}0GenericAffine.mat',)
 
 

@@ -16,6 +16,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -102,10 +103,9 @@ def watch(command: list[str], out: Path, temp: Path, log: Path) -> tuple[int, li
             while process.poll() is None:
                 samples.append(sample(process.pid, out, temp))
                 time.sleep(2)
-        except BaseException:
+        except KeyboardInterrupt:
             process.terminate()
             process.wait()
-            raise
     return process.returncode, samples
 
 
@@ -185,6 +185,7 @@ def main() -> int:
     )
     parser.add_argument('--folder', type=Path, help='kept; a temporary one by default')
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = options.folder or Path(tempfile.mkdtemp(prefix='qsmflow-soak-'))
     folder.mkdir(parents=True, exist_ok=True)
     temp = folder / 'tmp'

@@ -146,7 +146,9 @@ FINDINGS: dict[str, FindingKind] = {
     'C56': _kind('damaged compression', 'E', 'wrong checksum; copy the file again'),
     'C57': _kind('not an image', 'E', 'empty, not gzip, or a pointer of git-annex or git-lfs'),
     'C58': _kind('link without target', 'EW', 'content not fetched; WARN for unrelated sidecars'),
-    'C59': _kind('file shorter than its header says', 'E', 'copy the file again'),
+    'C59': _kind(
+        'file shorter or longer than its header says', 'EW', 'copy the file again; WARN if longer'
+    ),
     'C60': _kind('clipped magnitude', 'W', 'R2* is wrong where voxels share the largest value'),
     'C61': _kind(
         'complex voxels',
@@ -300,6 +302,11 @@ FINDINGS: dict[str, FindingKind] = {
     ),
     'DTE': _kind('echoes more than 5 ms apart', 'W', 'fast-changing fields wrap between them'),
     'DTEUNI': _kind('uneven echo spacing', 'I', 'ARLO cannot be used'),
+    'MAGTE': _kind(
+        'magnitude does not decay from echo to echo',
+        'W',
+        'it was scaled echo by echo, or echoes are mixed up: R2* is wrong then',
+    ),
     'SLTHK': _kind('an edge of 2 mm or more', 'W', 'lowers values of small structures'),
     'ISO': _kind('anisotropic voxels', 'WI', 'WARN above 2:1, INFO above 1.5:1'),
     'PF': _kind('partial Fourier sampling', 'W', 'blurs the phase where the field changes fast'),

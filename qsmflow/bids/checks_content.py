@@ -159,8 +159,30 @@ def determine_scaling(
         evidence = {'minimum': low, 'maximum': high, 'Units': units, 'integer': integer}
         message = 'the range of the phase fits no known scaling'
         return None, [Finding('A09', 'ERROR', message, name, evidence, _SCALE_REMEDY)]
-    findings = _scaling_used(scaling, name)
+    findings = _scaling_used(scaling, name) + _check_each_range(phases, used, scaling)
     return scaling, findings + _check_units(phases, scaling.rule)
+
+
+def _check_each_range(
+    phases: Sequence[SourceFile], used: Sequence[ImageFacts], scaling: PhaseScaling
+) -> list[Finding]:
+    """Check whether one file is scaled by its header otherwise than the rest (``SAT``).
+
+    Early echoes need not fill a turn. But if one does not, and its header scales it otherwise than
+    those that do, the scaling is the likelier reason.
+    """
+    turns = [scaling.slope * (fact.maximum - fact.minimum) / (2 * math.pi) for fact in used]
+    slopes = [fact.slope if fact.slope and math.isfinite(fact.slope) else 1.0 for fact in used]
+    full = [slope for slope, turn in zip(slopes, turns, strict=True) if turn > 0.9]
+    findings = []
+    for source, slope, turn in zip(phases, slopes, turns, strict=True):
+        shared = any(math.isclose(slope, other, rel_tol=1e-5) for other in full)
+        if turn <= 0.9 and full and not shared:
+            evidence = {'scl_slope': slope, 'others': full[0], 'turns': round(turn, 3)}
+            message = 'the phase of this file does not fill a turn, and its header scales it alone'
+            remedy = 'Convert the series again with one scaling for all echoes.'
+            findings.append(Finding('SAT', 'WARN', message, source.relative, evidence, remedy))
+    return findings
 
 
 def _scaling_used(scaling: PhaseScaling, name: str) -> list[Finding]:

@@ -177,8 +177,16 @@ def read_json(path: Path, name: str) -> tuple[dict, Finding | None]:
         message = f'is no valid JSON: {error.msg}'
         evidence = {'line': error.lineno, 'column': error.colno}
         return {}, Finding('B50', 'ERROR', message, name, evidence, remedy)
+    except (RecursionError, ValueError) as error:  # nested without end, numbers without end
+        return {}, Finding('B50', 'ERROR', f'cannot be read: {error}', name, {}, remedy)
     if not isinstance(content, dict):
         return {}, Finding('B50', 'ERROR', 'is no JSON object', name, {}, remedy)
+    intended = content.get('IntendedFor', [])
+    if isinstance(intended, str):
+        intended = [intended]
+    if not isinstance(intended, list) or not all(isinstance(i, str) for i in intended):
+        message, evidence = 'IntendedFor holds no paths', {'IntendedFor': str(intended)}
+        return {}, Finding('B50', 'ERROR', message, name, evidence, remedy)
     return content, None
 
 

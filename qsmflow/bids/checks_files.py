@@ -6,6 +6,7 @@ one with a wrong checksum. The numbers that later stages need are measured in th
 
 import gzip
 import io
+import math
 import os
 import re
 import zlib
@@ -17,7 +18,11 @@ import numpy as np
 
 from qsmflow.bids.findings import Finding
 
-_NOT_NIFTI = (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError)
+#: What nibabel raises for headers that make no sense.
+_NOT_NIFTI = (
+    *(nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError),
+    *(ValueError, TypeError, OverflowError, EOFError),
+)
 _COPY_AGAIN = 'Copy or convert the file again from its source.'
 #: Longest edge of the small copy that is kept of an image, in blocks.
 SMALL = 64
@@ -148,8 +153,8 @@ def inspect_image(path: str | os.PathLike, name: str) -> tuple[ImageFacts | None
     facts : ImageFacts or None
         None if the file cannot be used.
     findings : list of Finding
-        Those of :func:`read_bytes`, and ``B40`` five dimensions, ``C59`` short file,
-        ``C62`` colour, ``A04`` empty scaling.
+        Those of :func:`read_bytes`, and ``B40`` five dimensions, ``C59`` short or long file,
+        ``C62`` colour, ``C66`` impossible qform, ``A04`` empty scaling.
     """
     content, findings = read_bytes(path, name)
     if content is None:
@@ -159,10 +164,21 @@ def inspect_image(path: str | os.PathLike, name: str) -> tuple[ImageFacts | None
     except _NOT_NIFTI as error:
         remedy = 'Convert the scan to NIfTI again.'
         message = f'is not a NIfTI image: {error}'
-        return None, [*findings, Finding('C57', 'ERROR', message, name, {}, remedy)]
+        evidence = {'bytes': len(content)}
+        return None, [*findings, Finding('C57', 'ERROR', message, name, evidence, remedy)]
     if problem := _wrong_voxels(image, len(content), name):
         return None, [*findings, problem]
     facts = _measure(image, content, str(Path(path).absolute()))
+    expected = _expected_bytes(image)
+    if len(content) > expected:
+        evidence = {'expected_bytes': expected, 'bytes': len(content)}
+        message = 'is longer than its header says: the header may be wrong'
+        findings.append(Finding('C59', 'WARN', message, name, evidence, _COPY_AGAIN))
+    if facts.qform is None and facts.qform_code > 0:
+        evidence = {'qform_code': facts.qform_code, 'sform_code': facts.sform_code}
+        message = 'the qform is no rotation; the sform is used'
+        remedy = 'Check the orientation in the report; convert the scan again if it is wrong.'
+        findings.append(Finding('C66', 'WARN', message, name, evidence, remedy))
     bad_slope = facts.slope == 0 or not np.isfinite(facts.slope)
     if bad_slope:
         evidence = {'scl_slope': str(facts.slope), 'scl_inter': str(facts.intercept)}
@@ -175,7 +191,7 @@ def is_complex(path: str | os.PathLike) -> bool:
     """Tell from its header whether an image holds complex voxels; False if it cannot be read."""
     try:
         return nib.load(path).get_data_dtype().kind == 'c'
-    except (OSError, EOFError, ValueError, zlib.error, *_NOT_NIFTI):
+    except (OSError, zlib.error, *_NOT_NIFTI):
         return False  # what is wrong with the file is told when it is read
 
 
@@ -230,12 +246,18 @@ def _wrong_voxels(image: nib.Nifti1Image, n_bytes: int, name: str) -> Finding | 
         evidence = {'shape': list(shape)}
         message = 'has more than four dimensions'
         return Finding('B40', 'ERROR', message, name, evidence, remedy)
-    # nibabel blanks vox_offset in a loaded header; its array proxy knows it.
-    expected = int(image.dataobj.offset) + int(np.prod(shape)) * dtype.itemsize
+    expected = _expected_bytes(image)
     if n_bytes < expected:
         evidence = {'expected_bytes': expected, 'bytes': n_bytes}
         return Finding('C59', 'ERROR', 'is shorter than its header', name, evidence, _COPY_AGAIN)
     return None
+
+
+def _expected_bytes(image: nib.Nifti1Image) -> int:
+    """Return the length that a file has by its header."""
+    # nibabel blanks vox_offset in a loaded header; its array proxy knows it.
+    voxels = math.prod(int(n) for n in image.header.get_data_shape())
+    return int(image.dataobj.offset) + voxels * image.header.get_data_dtype().itemsize
 
 
 def _disk_scaling(content: bytes, header: nib.Nifti1Header) -> tuple[float, float]:
@@ -258,7 +280,10 @@ def _measure(image: nib.Nifti1Image, content: bytes, path: str) -> ImageFacts:
     low, high = (np.array([volume[i] for volume in volumes], float) for i in (0, 1))
     top = np.fmax.reduce(high)
     slope, intercept = _disk_scaling(content, header)
-    qform, qcode = header.get_qform(coded=True)
+    try:
+        qform, qcode = header.get_qform(coded=True)
+    except ValueError:  # the sform is there, or the image could not have been opened
+        qform, qcode = None, header['qform_code']
     sform, scode = header.get_sform(coded=True)
     return ImageFacts(
         path=path,

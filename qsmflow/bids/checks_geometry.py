@@ -108,7 +108,7 @@ def check_header(fact: ImageFacts, name: str, *, b0_given: bool = False) -> list
     findings += _check_coarse(voxel_size, name)
     findings += _check_codes(fact, name, b0_given)
     findings += _check_shear(fact.affine, name)
-    if fact.sform_code > 0 and fact.qform_code > 0:
+    if fact.sform is not None and fact.qform is not None:
         shift = corner_shift(fact.shape, fact.sform, fact.qform)
         angle = _angle_between(fact.sform, fact.qform)
         if shift > 0.1 or angle > 0.1:

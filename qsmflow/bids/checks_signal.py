@@ -1,5 +1,6 @@
 """Checks of what the images show: clipping, interpolation, a brain that is cut, motion."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -25,6 +26,8 @@ CLIFF = 20.0
 MAX_CUT = 0.35
 #: Shift between echoes that is told, in mm and in blocks of voxels.
 MAX_SHIFT, MAX_SHIFT_BLOCKS = 1.0, 0.5
+#: Ratio of the mean magnitude of one echo to that of the echo before that decay can explain.
+DECAY = (0.05, 1.1)
 #: Lines of voxels that are looked at along each axis.
 _LINES = 3000
 _SIDES = (('left', 'right'), ('posterior', 'anterior'), ('inferior', 'superior'))
@@ -66,7 +69,8 @@ def check_signal(
     Returns
     -------
     list of Finding
-        ``C60`` clipped, ``C74`` interpolated, ``C75`` cut, ``D88`` shifted between echoes.
+        ``C60`` clipped, ``C74`` interpolated, ``C75`` cut, ``D88`` shifted between echoes,
+        ``MAGTE`` no decay.
     """
     magnitudes = [echo.files['mag'] for echo in echoes if 'mag' in echo.files]
     findings = []
@@ -76,7 +80,8 @@ def check_signal(
     if first is not None:
         findings += check_cut(facts[first.relative], first.relative)
     if volumes is None:
-        findings += check_motion([facts[s.relative] for s in magnitudes], magnitudes)
+        own = [facts[source.relative] for source in magnitudes]
+        findings += check_motion(own, magnitudes) + check_decay(own, magnitudes)
     return findings + _check_matrix(echoes[0], volumes, facts, scaling)
 
 
@@ -148,6 +153,25 @@ def check_motion(facts: Sequence[ImageFacts], sources: Sequence[SourceFile]) -> 
     message = 'the head lies elsewhere than in the first echo: motion, or echoes of several scans'
     remedy = 'Look at the figures; leave the echo out with --echoes, or scan again.'
     return [Finding('D88', 'WARN', message, sources[worst + 1].relative, evidence, remedy)]
+
+
+def check_decay(facts: Sequence[ImageFacts], sources: Sequence[SourceFile]) -> list[Finding]:
+    """Check whether the magnitude decays from echo to echo (``MAGTE``)."""
+    if len(facts) < 2 or any(fact.small is None for fact in facts):
+        return []
+    inside = facts[0].small > 0.1 * np.percentile(facts[0].small, 99)
+    if not inside.any() or any(fact.small.shape != inside.shape for fact in facts):
+        return []
+    means = [float(fact.small[inside].mean()) for fact in facts]
+    ratios = [b / a if a > 0 else math.inf for a, b in itertools.pairwise(means)]
+    wrong = [n for n, ratio in enumerate(ratios) if not DECAY[0] <= ratio <= DECAY[1]]
+    if not wrong:
+        return []
+    evidence = {'mean_magnitude': [float(f'{mean:.4g}') for mean in means]}
+    message = 'the magnitude does not decay from the echo before'
+    remedy = 'Check the echo times, and export the echoes with one scale: R2* is wrong otherwise.'
+    name = sources[wrong[0] + 1].relative
+    return [Finding('MAGTE', 'WARN', message, name, evidence, remedy)]
 
 
 def image_shift(first: np.ndarray, second: np.ndarray) -> np.ndarray:

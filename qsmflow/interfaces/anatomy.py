@@ -77,7 +77,7 @@ class BrainExtraction(VolumeInterface):
     def _replaced(self, image: io.Volume, mask, info: dict) -> tuple[np.ndarray, dict]:
         """Return another mask where the one that was found cannot be that of a brain."""
         low, high = POSSIBLE_ML
-        if low <= info['volume_ml'] <= high:
+        if low <= info.get('volume_ml', low) <= high:
             return mask, info
         other, found = registration.extract_object(image)
         if not other.any():

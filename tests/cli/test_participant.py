@@ -23,7 +23,8 @@ def start(monkeypatch):
     def run(mode, *found):
         collection = types.SimpleNamespace(series=found, failed=(), exit_code=0)
         monkeypatch.setattr('qsmflow.bids.collect', lambda **options: collection)
-        monkeypatch.setattr('qsmflow.bids.render_plan', lambda collection: 'plan')
+        monkeypatch.setattr('qsmflow.cli.plan.checked', lambda collection, settings: collection)
+        monkeypatch.setattr('qsmflow.cli.plan.show', lambda collection, settings: None)
         settings = Settings()
         return participant.run(
             dataclasses.replace(

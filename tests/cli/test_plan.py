@@ -1,0 +1,167 @@
+"""The dry run: tables, JSON, and the checks that need the settings."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / 'bids'))
+
+import defects
+
+from qsmflow.bids import collect
+from qsmflow.bids.catalog import FINDINGS
+from qsmflow.cli import plan
+from qsmflow.cli.run import main
+from qsmflow.settings import ResourceSettings, Settings
+
+
+@pytest.fixture(scope='module')
+def clean(tmp_path_factory):
+    return defects.write_clean(tmp_path_factory.mktemp('plan') / 'a b [é];' / 'ds').root
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    return defects.write_clean(tmp_path / 'ds')
+
+
+def dry(root, tmp_path, *options):
+    """Return the exit code of a dry run."""
+    arguments = [str(root), str(tmp_path / 'out'), 'participant', '--skip-bids-validation']
+    return main([*arguments, '-w', str(tmp_path / 'work'), *options])
+
+
+def test_tables(clean, tmp_path, capsys):
+    assert dry(clean, tmp_path, '--dry-run') == 0
+    text = capsys.readouterr().out
+    assert '1 can be processed, 0 cannot.' in text
+    lines = [line.split() for line in text.splitlines()]
+    assert ['level', 'code', 'acquisition'] in [line[:3] for line in lines]
+    assert ['WARN', 'TELAST', 'sub-01'] in [line[:3] for line in lines]
+    assert '[WARN TELAST] sub-01/anat/' in text
+
+
+def test_json_file(clean, tmp_path, capsys):
+    path = tmp_path / 'plan ü.json'
+    assert dry(clean, tmp_path, '--dry-run-json', str(path)) == 0
+    assert '1 can be processed' in capsys.readouterr().out, 'the tables are printed too'
+    content = json.loads(path.read_text(encoding='utf-8'))
+    assert content['exit_code'] == 0
+    assert content['bids_dir'] == str(clean)
+    (series,) = content['series']
+    assert series['EchoTime'] == list(defects.TE)
+    found = {finding['code']: finding for finding in series['findings']}
+    assert found['TELAST']['level'] == 'WARN'
+    assert found['TELAST']['evidence']['value'] == 15
+    assert content['counts'] == {'FATAL': 0, 'ERROR': 0, 'FIX': 0, 'WARN': 1, 'INFO': 1}
+    assert not (tmp_path / 'out').exists()
+    assert not (tmp_path / 'work').exists()
+
+
+def test_json_on_standard_output(dataset, tmp_path, capsys):
+    dataset.image(2).unlink()
+    assert dry(dataset.root, tmp_path, '--dry-run-json', '-') == 65
+    content = json.loads(capsys.readouterr().out)
+    assert content['exit_code'] == 65
+    (failed,) = content['failed']
+    assert failed['name'] == 'sub-01'
+    (error,) = [f for f in failed['findings'] if f['level'] == 'ERROR']
+    assert error['code'] == 'B30'
+    assert error['file'].endswith('sub-01_echo-2_part-phase_MEGRE.nii.gz')
+    assert error['remedy']
+
+
+def test_json_of_what_cannot_start(dataset, tmp_path, capsys):
+    (dataset.root / 'dataset_description.json').unlink()
+    assert dry(dataset.root, tmp_path, '--dry-run-json', '-') == 65
+    content = json.loads(capsys.readouterr().out)
+    assert content['series'] == []
+    assert [(f['code'], f['level']) for f in content['findings']] == [('B53', 'FATAL')]
+    assert content['exit_code'] == 65
+
+
+def test_json_file_in_the_dataset_is_refused(clean, tmp_path, capsys):
+    with pytest.raises(SystemExit) as refused:
+        dry(clean, tmp_path, '--dry-run-json', str(clean / 'plan.json'))
+    assert refused.value.code == 2
+    assert 'lies in the raw dataset' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('defect', defects.DEFECTS[::9], ids=lambda d: d.label)
+def test_findings_and_exit_code_of_defects(dataset, tmp_path, capsys, defect):
+    """What the collection says is what the program prints, writes and ends with."""
+    if 'derivatives' in dataset.options or defect.label in ('wrong_path', 'no_subjects'):
+        pytest.skip('ends before the dataset is read')
+    defect.make(dataset)
+    if dataset.options:
+        pytest.skip('needs options of the command line')
+    code = dry(dataset.root, tmp_path, '--dry-run-json', '-')
+    content = json.loads(capsys.readouterr().out)
+    assert (
+        code
+        == content['exit_code']
+        == {'series': 0, 'failed': 65}.get(defect.outcome, defect.outcome)
+    )
+    findings = content['findings'] + [
+        finding for item in content['series'] + content['failed'] for finding in item['findings']
+    ]
+    assert (defect.code, defect.level) in {(f['code'], f['level']) for f in findings}
+    assert {f['code'] for f in findings} <= set(FINDINGS)
+
+
+# ---- Memory (C76) ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def large(clean):
+    """Return the series as if it had the matrix of a scan at 0.4 mm, and settings for 4 GB."""
+    collection = collect(clean)
+    (series,) = collection.series
+    series = replace(series, shape=(480, 560, 400), voxel_size=(0.4, 0.4, 0.4))
+    settings = Settings(resources=ResourceSettings(nprocs=1, mem_gb=4.0))
+    return replace(collection, series=(series,)), settings
+
+
+def test_series_too_large_for_the_memory(large):
+    collection, settings = large
+    found = plan.checked(collection, settings)
+    assert not found.series
+    ((name, findings),) = found.failed
+    assert name == 'sub-01'
+    finding = findings[-1]
+    assert (finding.code, finding.level) == ('C76', 'ERROR')
+    assert finding.evidence['needed_gb'] > finding.evidence['limit_gb'] == 4.0
+    assert '--low-mem' in finding.remedy
+    assert found.exit_code == 1, 'the data are not at fault'
+
+
+def test_large_series_is_tried_with_low_mem(large):
+    collection, settings = large
+    low = replace(settings, resources=replace(settings.resources, low_mem=True))
+    (series,) = plan.checked(collection, low).series
+    assert [(f.code, f.level) for f in series.findings][-1] == ('C76', 'WARN')
+
+
+def test_memory_is_no_matter_where_there_is_enough(large):
+    collection, settings = large
+    much = replace(settings, resources=replace(settings.resources, mem_gb=64.0))
+    assert plan.checked(collection, much) == collection
+
+
+def test_mask_of_the_command_line(clean, tmp_path):
+    """It is checked for each series, and the series that it does not fit is left out."""
+    collection = collect(clean)
+    path = tmp_path / 'mask.nii.gz'
+    settings = Settings(resources=ResourceSettings(nprocs=1, mem_gb=4.0))
+    settings = replace(settings, reconstruction=replace(settings.reconstruction, mask=str(path)))
+    defects.write_image(path, defects.companions.head().astype('u1'))
+    (series,) = plan.checked(collection, settings).series
+    assert series.mask == str(path)
+    defects.write_image(path, 0 * defects.companions.head().astype('u1'))
+    found = plan.checked(collection, settings)
+    assert not found.series
+    assert [f.code for f in found.failed[0][1] if f.stops] == ['D79']
+    assert found.exit_code == 65

@@ -6,6 +6,11 @@ import numpy as np
 from scipy import fft
 
 from qsmflow.algorithms.operators import workers
+from qsmflow.phantom.tissues import RIGHT
+
+# All labels in the order in which equals are chosen, and the place of each in that order.
+_LABEL_AT = np.array(sorted(range(256), key=lambda label: (label % RIGHT, label)), np.uint8)
+_RANK_OF = np.argsort(_LABEL_AT).astype(np.uint8)
 
 
 def orient(shape, affine, axes: str) -> tuple[tuple[int, int, int], np.ndarray]:
@@ -105,13 +110,20 @@ class FineGrid:
     def majority(self, labels: np.ndarray) -> np.ndarray:
         """Return the commonest label above zero in each voxel of the scan, the lowest of equals.
 
+        A label of the right side ranks as that of the left, so that neither side of a nucleus
+        gets the voxels that it fills by half, and the other does not.
+
         Examples
         --------
         >>> grid = FineGrid.make((1, 1, 1), np.eye(4), 2)
         >>> int(grid.majority(np.array([0, 0, 0, 0, 0, 7, 7, 3]).reshape(2, 2, 2))[0, 0, 0])
         7
+        >>> left, right = (np.repeat([30, nucleus], 4).reshape(2, 2, 2) for nucleus in (21, 121))
+        >>> int(grid.majority(left)[0, 0, 0]), int(grid.majority(right)[0, 0, 0])
+        (21, 121)
         """
         f = self.factor
+        labels = _RANK_OF[labels]
         corners = np.ndindex(f, f, f)
         parts = np.sort([labels[tuple(slice(k, None, f) for k in c)] for c in corners], axis=0)
         best, most = parts[0], np.zeros(parts[0].shape, np.uint8)
@@ -122,7 +134,7 @@ class FineGrid:
             count = np.where(same, count + 1, 1) * (part > 0)
             better = count > most
             best, most = np.where(better, part, best), np.where(better, count, most)
-        return best
+        return _LABEL_AT[best]
 
     def crop_kspace(self, signal: np.ndarray) -> np.ndarray:
         """Keep the middle of the k-space of a signal, at the scan's voxel centres.

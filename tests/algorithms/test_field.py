@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from qsmflow.algorithms.field import FieldMap
 from qsmflow.algorithms.field.average import WEIGHTINGS, averaged
@@ -468,3 +469,19 @@ def test_offset_deviation_decides_how_much_of_an_offset_goes_to_each_voxel():
     for name in ('offset_deviation', 'tol'):
         with pytest.raises(ValueError, match=name):
             refined(phase, magnitude, mask, SIZE, te=EVEN, f0=F0, **{name: 0.0})
+
+
+@pytest.mark.parametrize('fit', [sequential, weighted], ids=lambda f: f.__name__)
+def test_single_echo_distrusts_a_patch_that_is_wrong_by_a_turn(fit):
+    shape, te = (24, 24, 24), (0.020,)
+    grid = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing='ij')
+    # A field of a vein's size and gradient is no reason for doubt.
+    field = 0.05 * np.exp(-8 * (grid[0] ** 2 + grid[1] ** 2)) + 0.1 * grid[2]
+    phase = radians_per_ppm(te[0], F0) * field
+    wrong = np.zeros(shape, bool)
+    wrong[4:6, 10:13, 10:13] = True
+    phase = np.where(wrong, phase + 2 * np.pi, phase)[..., None]
+    found = fit(phase, None, np.ones(shape, bool), (1, 1, 1), te=te, f0=F0).weights
+    far = ndimage.distance_transform_edt(~wrong) > 4
+    assert found[wrong].max() < 0.1
+    assert found[far].min() > 0.98

@@ -80,7 +80,8 @@ def sequential(unwrapped_phase, magnitude, mask, voxel_size, *, te, f0, sigma=4.
     Notes
     -----
     Noise is estimated from the residuals and needs no air in the image; with one echo, from
-    second differences in space. One echo gives ``phase / k``, and the phase offset stays in it.
+    second differences in space. One echo gives ``phase / k``, and the phase offset stays in it;
+    its weights fall where the phase is rough by about a radian from voxel to voxel.
 
     References
     ----------

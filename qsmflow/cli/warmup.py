@@ -1,0 +1,89 @@
+"""``python -m qsmflow.cli.warmup``: compile the kernels beforehand.
+
+Containers start with what is inside them, and without kernels every run in a fresh container would
+compile for minutes. This fills a store for :mod:`qsmflow.kernel_cache` by running the presets on a
+coarse phantom. Kernels of other methods are compiled when they are first used.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+from qsmflow.kernel_cache import MANIFEST, PORTABLE, STORE, supports
+
+#: Options of the runs: the default chain with regions and registration, then the other presets.
+RUNS = ((), ('--preset', 'fast', '--atlas', 'none'), ('--preset', 'thorough', '--atlas', 'none'))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog='python -m qsmflow.cli.warmup',
+        description='Compile the kernels of the presets beforehand, for an image or a shared '
+        'installation whose folder its users cannot write.',
+    )
+    parser.add_argument(
+        'folder', nargs='?', type=Path, default=STORE,
+        help='where to keep them; only the default place is looked for (default: %(default)s)',
+    )  # fmt: skip
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Fill the store, or say that this machine cannot; return 1 if a run fails."""
+    store = make_parser().parse_args(argv).folder.absolute()
+    cpu, needed = PORTABLE.get(platform.machine(), ('', frozenset()))
+    if not cpu or not supports(needed):
+        print(
+            f'qsmflow: no store of kernels is made: this {platform.machine()} processor lacks '
+            f'what a store is compiled for ({cpu or "none is known"}); kernels are compiled at '
+            'first use. Build on another machine to have them beforehand',
+            file=sys.stderr,
+        )
+        return 0
+    store.mkdir(parents=True, exist_ok=True)
+    environ = os.environ | {
+        'NUMBA_CACHE_DIR': str(store),
+        'NUMBA_CPU_NAME': cpu,
+        'NUMBA_CPU_FEATURES': '',
+    }
+    with tempfile.TemporaryDirectory(prefix='qsmflow-warmup-') as scratch:
+        try:
+            _run_presets(Path(scratch), environ)
+        except subprocess.CalledProcessError as error:
+            print(f'qsmflow: a run failed while kernels were compiled: {error}', file=sys.stderr)
+            return 1
+    manifest = {'cpu': cpu, 'build': uuid.uuid4().hex[:12]}
+    (store / MANIFEST).write_text(json.dumps(manifest) + '\n', encoding='utf-8')
+    files = list(store.glob('*/*.nbc'))
+    size = sum(path.stat().st_size for path in files)
+    print(f'{len(files)} kernels for {cpu}, {size / 1e6:.1f} MB, in {store}')
+    return 0
+
+
+def _run_presets(scratch: Path, environ: dict[str, str]) -> None:
+    raw = scratch / 'raw'
+    phantom = ['-m', 'qsmflow.phantom.cli', str(raw), '--small', '--subjects', '1']
+    _run([*phantom, '--sessions', '1', '--no-truth'], environ)
+    for number, options in enumerate(RUNS):
+        started = time.monotonic()
+        # One process: two that compile the same kernel for different arguments could mix them up.
+        common = ['-w', str(scratch / 'work'), '--nprocs', '1', '--skip-bids-validation']
+        out = str(scratch / f'out-{number}')
+        _run(['-m', 'qsmflow', str(raw), out, 'participant', *common, *options], environ)
+        print(f'run {" ".join(options) or "with defaults"}: {time.monotonic() - started:.0f} s')
+
+
+def _run(arguments: list[str], environ: dict[str, str]) -> None:
+    subprocess.run([sys.executable, *arguments], env=environ, check=True)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -130,6 +130,11 @@ def make_base(engine: Engine, mirror: str) -> None:
     sources = ''.join(line.format(mirror=mirror) + '\n' for line in SOURCES)
     for name, text in {'etc/apt/sources.list': sources, **SLIM}.items():
         (rootfs / name).write_text(text, encoding='utf-8')
+    # Up to date, as a published image is: above all the certificates, which the build mounts.
+    for words in (['update'], ['-y', 'upgrade']):
+        command = ['chroot', str(rootfs), 'apt-get', '-qq', *words]
+        environ = {'PATH': '/usr/sbin:/usr/bin:/sbin:/bin', 'DEBIAN_FRONTEND': 'noninteractive'}
+        subprocess.run(command, check=True, env=environ, stdout=subprocess.DEVNULL)
     for pattern in ('var/cache/apt/*.bin', 'var/cache/apt/archives/*.deb', 'var/log/*.log'):
         for path in rootfs.glob(pattern):
             path.unlink()

@@ -212,3 +212,28 @@ def test_sections_are_shell(name):
     for stage in stages():
         done = subprocess.run(['sh', '-n'], input=stage.get(name, ''), text=True, check=False)
         assert done.returncode == 0
+
+
+# --- the script that builds and runs the image ---
+
+
+def test_script_finds_the_sections_that_it_runs(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    import container_test
+
+    for name in ('environment', 'runscript', 'test'):
+        assert lines_of(stages()[1][name]) == [
+            line for line in lines_of(container_test.section(name)) if not line.startswith('#')
+        ]
+
+
+def test_script_says_what_is_missing(tmp_path):
+    words = [sys.executable, ROOT / 'tools/container_test.py', '--storage', tmp_path]
+    run = {'capture_output': True, 'text': True, 'check': False}
+    done = subprocess.run([*words, 'sing'], **run)
+    assert done.returncode == 2
+    assert 'unknown step sing; known are base, build,' in done.stderr
+    done = subprocess.run([*words, 'base'], **run, env={'PATH': str(tmp_path)})
+    assert done.returncode == 1
+    assert 'missing: buildah, podman, runc, debootstrap' in done.stderr or 'root' in done.stderr
+    assert not list(tmp_path.iterdir())

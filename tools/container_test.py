@@ -130,11 +130,14 @@ def make_base(engine: Engine, mirror: str) -> None:
     sources = ''.join(line.format(mirror=mirror) + '\n' for line in SOURCES)
     for name, text in {'etc/apt/sources.list': sources, **SLIM}.items():
         (rootfs / name).write_text(text, encoding='utf-8')
-    # Up to date, as a published image is: above all the certificates, which the build mounts.
-    for words in (['update'], ['-y', 'upgrade']):
-        command = ['chroot', str(rootfs), 'apt-get', '-qq', *words]
+    # Certificates that this host trusts beyond Debian's: where a proxy re-signs, pip needs them.
+    for path in Path('/usr/local/share/ca-certificates').glob('*.crt'):
+        shutil.copy(path, rootfs / path.relative_to('/'))
+    # Up to date, as a published image is.
+    for command in ('apt-get -qq update', 'apt-get -qq -y upgrade', 'update-ca-certificates'):
         environ = {'PATH': '/usr/sbin:/usr/bin:/sbin:/bin', 'DEBIAN_FRONTEND': 'noninteractive'}
-        subprocess.run(command, check=True, env=environ, stdout=subprocess.DEVNULL)
+        words = ['chroot', str(rootfs), *command.split()]
+        subprocess.run(words, check=True, env=environ, stdout=subprocess.DEVNULL)
     for pattern in ('var/cache/apt/*.bin', 'var/cache/apt/archives/*.deb', 'var/log/*.log'):
         for path in rootfs.glob(pattern):
             path.unlink()
@@ -159,10 +162,9 @@ def build(engine: Engine) -> None:
     started = time.monotonic()
     log = engine.storage / 'build.log'
     with log.open('w', encoding='utf-8') as stream:
-        # The certificates of the host: where a proxy re-signs, pip needs them.
         done = engine.call(
             'buildah', 'bud', '--isolation', 'chroot', '--network', 'host', '--pull-never',
-            '-v', '/etc/ssl/certs:/etc/ssl/certs:ro', '-t', IMAGE,
+            '-t', IMAGE,
             '--build-arg', f'REVISION={revision or "unknown"}', '.',
             check=False, stdout=stream, stderr=subprocess.STDOUT,
         )  # fmt: skip

@@ -20,6 +20,7 @@ import sysconfig
 import tempfile
 import time
 from pathlib import Path
+from shlex import quote
 
 from _checks import ROOT, Report, outputs, state, version
 
@@ -28,6 +29,7 @@ UID = 61234
 #: What stays writable is mounted first, then everything else is made read-only.
 SCRIPT = f"""
 set -e
+{{opened}}
 for folder in out work tmp; do mount --bind "$0/$folder" "$0/$folder"; done
 mount -o remount,bind,ro /
 exec setpriv --reuid {UID} --regid {UID} --clear-groups --no-new-privs --bounding-set=-all \\
@@ -37,9 +39,30 @@ NAMESPACES = ['unshare', '--mount', '--net', '--propagation', 'private', '--']
 OPTIONS = ('--preset', 'fast', '--atlas', 'none', '--nprocs', '2')
 
 
+def opened() -> str:
+    """Return commands that let others reach Python and the packages, in this namespace only.
+
+    They may lie in a home folder that only its owner can enter: it is covered by an empty one, in
+    which just these folders appear again.
+    """
+    needed = {Path(sys.base_prefix).resolve(), Path(sysconfig.get_paths()['purelib']).resolve()}
+    closed = {}
+    for path in needed:
+        shut = [parent for parent in path.parents if not parent.stat().st_mode & 0o001]
+        if shut:
+            closed[path] = shut[-1]
+    held = {path: f'"$0"/held/{number}' for number, path in enumerate(closed)}
+    lines = [f'mkdir -p {at} && mount --bind {quote(str(path))} {at}' for path, at in held.items()]
+    for parent in sorted({str(parent) for parent in closed.values()}):
+        lines.append(f'mount -t tmpfs -o mode=755 tmpfs {quote(parent)}')
+    for path, at in held.items():
+        lines.append(f'mkdir -p {quote(str(path))} && mount --bind {at} {quote(str(path))}')
+    return '\n'.join(lines)
+
+
 def restricted(storage: Path, *words) -> subprocess.CompletedProcess:
     """Run a command under the restrictions."""
-    command = [*NAMESPACES, 'sh', '-c', SCRIPT, storage, *words]
+    command = [*NAMESPACES, 'sh', '-c', SCRIPT.format(opened=opened()), storage, *words]
     return subprocess.run(list(map(str, command)), cwd='/', capture_output=True, text=True)
 
 
@@ -85,7 +108,7 @@ def check(storage: Path, report: Report) -> None:
     words = [programs / 'qsmflow-phantom', raw, '--small', '--subjects', '1', '--sessions', '1']
     subprocess.run(list(map(str, words)), check=True, capture_output=True)
     before = state(raw)
-    for number in (1, 2):
+    for number in (1, 2):  # the second in a fresh process
         out, work = storage / f'out/{number}', storage / f'work/{number}'
         started = time.monotonic()
         words = ['NUMBA_DEBUG_CACHE=1', programs / 'qsmflow', raw, out, 'participant', '-w', work]

@@ -164,8 +164,8 @@ def build(engine: Engine) -> None:
     with log.open('w', encoding='utf-8') as stream:
         done = engine.call(
             'buildah', 'bud', '--isolation', 'chroot', '--network', 'host', '--pull-never',
-            '-t', IMAGE,
-            '--build-arg', f'REVISION={revision or "unknown"}', '.',
+            '--layers',  # so that the next build repeats only what has changed
+            '--build-arg', f'REVISION={revision or "unknown"}', '-t', IMAGE, '.',
             check=False, stdout=stream, stderr=subprocess.STDOUT,
         )  # fmt: skip
     if done.returncode:

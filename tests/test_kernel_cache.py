@@ -212,7 +212,7 @@ def test_warmup_fails_where_a_run_fails(monkeypatch, tmp_path, capsys):
         raise subprocess.CalledProcessError(1, ['qsmflow'])
 
     monkeypatch.setattr(warmup, 'supports', lambda needed: True)
-    monkeypatch.setattr(warmup, '_run_presets', fail)
+    monkeypatch.setattr(warmup, '_process_phantom', fail)
     assert warmup.main([str(tmp_path / 'store')]) == 1
     assert 'a run failed' in capsys.readouterr().err
     assert not (tmp_path / 'store' / kernel_cache.MANIFEST).exists()

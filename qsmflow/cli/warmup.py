@@ -1,8 +1,8 @@
 """``python -m qsmflow.cli.warmup``: compile the kernels beforehand.
 
 Containers start with what is inside them, and without kernels every run in a fresh container would
-compile for minutes. This fills a store for :mod:`qsmflow.kernel_cache` by running the presets on a
-coarse phantom. Kernels of other methods are compiled when they are first used.
+compile for minutes. This fills a store for :mod:`qsmflow.kernel_cache` by processing a coarse
+phantom. Kernels of methods that are not used there are compiled when they are first used.
 """
 
 import argparse
@@ -18,15 +18,16 @@ from pathlib import Path
 
 from qsmflow.kernel_cache import MANIFEST, PORTABLE, STORE, supports
 
-#: Options of the runs: the default chain with regions and registration, then the other presets.
-RUNS = ((), ('--preset', 'fast', '--atlas', 'none'), ('--preset', 'thorough', '--atlas', 'none'))
+#: Options of the runs: the default chain, whose kernels are those of all presets, with regions and
+#: registration; and a chain that many are used to.
+RUNS = ((), ('--bgfr', 'vsharp', '--inversion', 'rts', '--atlas', 'none'))
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog='python -m qsmflow.cli.warmup',
-        description='Compile the kernels of the presets beforehand, for an image or a shared '
+        description='Compile the kernels of the usual methods beforehand, for an image or a shared '
         'installation whose folder its users cannot write.',
     )
     parser.add_argument(
@@ -56,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     }
     with tempfile.TemporaryDirectory(prefix='qsmflow-warmup-') as scratch:
         try:
-            _run_presets(Path(scratch), environ)
+            _process_phantom(Path(scratch), environ)
         except subprocess.CalledProcessError as error:
             print(f'qsmflow: a run failed while kernels were compiled: {error}', file=sys.stderr)
             return 1
@@ -68,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _run_presets(scratch: Path, environ: dict[str, str]) -> None:
+def _process_phantom(scratch: Path, environ: dict[str, str]) -> None:
     raw = scratch / 'raw'
     phantom = ['-m', 'qsmflow.phantom.cli', str(raw), '--small', '--subjects', '1']
     _run([*phantom, '--sessions', '1', '--no-truth'], environ)

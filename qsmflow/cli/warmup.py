@@ -27,8 +27,8 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog='python -m qsmflow.cli.warmup',
-        description='Compile the kernels of the usual methods beforehand, for an image or a shared '
-        'installation whose folder its users cannot write.',
+        description='Compile the kernels of the usual methods beforehand, for an image or an '
+        'installation that many share and cannot write.',
     )
     parser.add_argument(
         'folder', nargs='?', type=Path, default=STORE,

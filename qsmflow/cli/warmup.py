@@ -72,18 +72,20 @@ def main(argv: list[str] | None = None) -> int:
 def _process_phantom(scratch: Path, environ: dict[str, str]) -> None:
     raw = scratch / 'raw'
     phantom = ['-m', 'qsmflow.phantom.cli', str(raw), '--small', '--subjects', '1']
-    _run([*phantom, '--sessions', '1', '--no-truth'], environ)
+    _run([*phantom, '--sessions', '1', '--no-truth'], environ, scratch)
     for number, options in enumerate(RUNS):
         started = time.monotonic()
         # One process: two that compile the same kernel for different arguments could mix them up.
         common = ['-w', str(scratch / 'work'), '--nprocs', '1', '--skip-bids-validation']
         out = str(scratch / f'out-{number}')
-        _run(['-m', 'qsmflow', str(raw), out, 'participant', *common, *options], environ)
+        _run(['-m', 'qsmflow', str(raw), out, 'participant', *common, *options], environ, scratch)
         print(f'run {" ".join(options) or "with defaults"}: {time.monotonic() - started:.0f} s')
 
 
-def _run(arguments: list[str], environ: dict[str, str]) -> None:
-    subprocess.run([sys.executable, *arguments], env=environ, check=True)
+def _run(arguments: list[str], environ: dict[str, str], folder: Path) -> None:
+    # From a folder of its own: in that of the source, Python would take the package from there, and
+    # kernels belong to the place of their package.
+    subprocess.run([sys.executable, *arguments], env=environ, check=True, cwd=folder)
 
 
 if __name__ == '__main__':

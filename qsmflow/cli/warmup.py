@@ -83,8 +83,8 @@ def _process_phantom(scratch: Path, environ: dict[str, str]) -> None:
 
 
 def _run(arguments: list[str], environ: dict[str, str], folder: Path) -> None:
-    # From a folder of its own: in that of the source, Python would take the package from there, and
-    # kernels belong to the place of their package.
+    # Not in the folder of the source: Python would take the package from there, and kernels belong
+    # to the place of their package.
     subprocess.run([sys.executable, *arguments], env=environ, check=True, cwd=folder)
 
 

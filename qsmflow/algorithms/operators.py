@@ -124,6 +124,33 @@ def irfft(spectrum, shape):
     return fft.irfft(partial, n=shape[2], axis=2, overwrite_x=True, workers=threads)
 
 
+def convolve(volume, multiplier):
+    """Return a real volume whose half spectrum is multiplied by a real one.
+
+    Parameters
+    ----------
+    volume : ndarray of float32, shape (X, Y, Z)
+        Real volume.
+    multiplier : ndarray of float32, shape (X, Y, Z // 2 + 1)
+        Real half spectrum, such as :func:`dipole_kernel`.
+
+    Returns
+    -------
+    ndarray of float32, shape (X, Y, Z)
+        New volume.
+
+    Examples
+    --------
+    >>> volume = np.ones((4, 4, 4), np.float32)
+    >>> float(convolve(volume, np.full((4, 4, 3), 2, np.float32)).max())
+    2.0
+    """
+    spectrum = rfft(volume)
+    use_threads()
+    kernels.filter_spectrum(spectrum, multiplier)
+    return irfft(spectrum, volume.shape)
+
+
 def crop(volume, shape):
     """Return the data part of a padded volume, as a view of its first voxels."""
     return volume[tuple(slice(n) for n in shape)]

@@ -74,14 +74,22 @@ def _add_scaled(target, factor, other):
         target[i] += factor * other[i]
 
 
-def _scale_add(target, factor, other):
-    """Replace ``target`` by ``other + factor * target``."""
+def scale_add(target, factor, other):
+    """Replace a volume by ``other + factor * target`` in place.
+
+    Parameters
+    ----------
+    target, other : ndarray of float32
+        C-contiguous arrays of equal size; ``target`` changes.
+    factor : float
+        Factor.
+    """
     use_threads()
-    _scale_add_kernel(target.reshape(-1), np.float32(factor), other.reshape(-1))
+    _scale_add(target.reshape(-1), np.float32(factor), other.reshape(-1))
 
 
 @njit(cache=True, parallel=True)
-def _scale_add_kernel(target, factor, other):
+def _scale_add(target, factor, other):
     for i in prange(target.size):
         target[i] = other[i] + factor * target[i]
 
@@ -140,7 +148,7 @@ def conjugate_gradient(apply, rhs, *, precondition=None, max_iter=50, tol=1e-3):
         history.append((max(rho, 0.0) / start) ** 0.5)
         if history[-1] < tol:
             break
-        _scale_add(direction, rho / previous, shaped)
+        scale_add(direction, rho / previous, shaped)
     return x, history
 
 
@@ -201,6 +209,6 @@ def cgls(forward, adjoint, data, *, start=None, max_iter=50, tol=1e-3):
         history.append((gamma / first) ** 0.5)
         if history[-1] < tol:
             break
-        _scale_add(direction, gamma / previous, gradient)
+        scale_add(direction, gamma / previous, gradient)
         del gradient
     return x, history

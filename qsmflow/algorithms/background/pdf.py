@@ -59,7 +59,7 @@ def pdf(
     tol : float, optional
         Stop when the relative norm of the gradient is below this.
     return_history : bool, optional
-        Return the relative norm of the gradient after each iteration as well.
+        Return the relative norm of the gradient with which each iteration began as well.
 
     Returns
     -------
@@ -99,9 +99,8 @@ def pdf(
     blocks = 2 ** (levels - 1)
     coarsest = [-(-(n + 2 * pad) // blocks) for n in inside.shape]
     grid = tuple(blocks * n for n in ops.pad_shape(coarsest, 0))
-    weight = ops.pad_to(weights[box], grid)
-    outside = ~ops.pad_to(inside, grid)
-    scale = np.where(outside, np.float32(1), np.float32(inside_scale))
+    scale = np.ones(grid, np.float32)
+    ops.crop(scale, inside.shape)[inside] = inside_scale
     dipoles = [
         ops.dipole_kernel(
             [n // 2**level for n in grid], [v * 2**level for v in voxel_size], b0_dir=b0_dir
@@ -109,12 +108,11 @@ def pdf(
         for level in range(levels)
     ]
     sources, history = fit_sources(
-        ops.pad_to(field[box], grid), weight, scale, dipoles, (max_iter, *coarse_iter), tol
+        inside, field[mask], weights[mask], scale, dipoles, (max_iter, *coarse_iter), tol
     )
-    sources *= outside
-    spectrum = ops.rfft(sources)
-    spectrum *= dipoles[0]
+    del scale  # room for the transforms
+    ops.crop(sources, inside.shape)[inside] = 0
     local = np.zeros_like(field)
-    local[box] = field[box] - ops.crop(ops.irfft(spectrum, grid), inside.shape)
+    local[box] = field[box] - ops.crop(ops.convolve(sources, dipoles[0]), inside.shape)
     local *= mask
     return (local, mask, history) if return_history else (local, mask)

@@ -46,9 +46,7 @@ class Problem:
 
     def dipole(self, volume):
         """Return the field of a susceptibility volume on the padded grid."""
-        spectrum = ops.rfft(volume)
-        spectrum *= self.kernel
-        return ops.irfft(spectrum, self.grid)
+        return ops.convolve(volume, self.kernel)
 
     def placed(self, padded):
         """Return the data part of a padded volume on the full grid, zero outside the mask."""

@@ -69,11 +69,13 @@ def relax_data(model, field, weight2, mu, relaxation, state):
     for i in prange(nx):
         for j in range(ny):
             for k in range(nz):
-                w2, f = weight2[i, j, k], field[i, j, k]
+                w2 = weight2[i, j, k]
+                inverse = np.float32(1) / (w2 + mu)
+                wf = w2 * field[i, j, k]
                 t = state[i, j, k]
-                t += relaxation * (model[i, j, k] - (w2 * f + mu * t) / (w2 + mu))
+                t += relaxation * (model[i, j, k] - (wf + mu * t) * inverse)
                 state[i, j, k] = t
-                model[i, j, k] = np.float32(2) * (w2 * f + mu * t) / (w2 + mu) - t
+                model[i, j, k] = np.float32(2) * (wf + mu * t) * inverse - t
 
 
 @njit(cache=True, parallel=True)
@@ -100,14 +102,18 @@ def fit_chi(source, data, chi, kernel, ex, ey, ez, mu, rho):
             for k in range(nz):
                 d = kernel[i, j, k]
                 left = mu * d * d + rho * (ex[i] + ey[j] + ez[k])
-                right = mu * d * data[i, j, k] + rho * source[i, j, k]
-                new = right / left if left > 0 else np.complex64(0)
-                step = new - chi[i, j, k]
-                change += step.real * step.real + step.imag * step.imag
-                energy += new.real * new.real + new.imag * new.imag
+                # Real arithmetic: complex division is many times slower.
+                inverse = np.float32(1) / left if left > 0 else np.float32(0)
+                a, b = inverse * mu * d, inverse * rho
+                x, y, old = data[i, j, k], source[i, j, k], chi[i, j, k]
+                real = a * x.real + b * y.real
+                imag = a * x.imag + b * y.imag
+                change += (real - old.real) ** 2 + (imag - old.imag) ** 2
+                energy += real * real + imag * imag
+                new = complex(real, imag)
                 chi[i, j, k] = new
                 source[i, j, k] = new
-                data[i, j, k] = d * new
+                data[i, j, k] = complex(d * real, d * imag)
     return change / energy
 
 

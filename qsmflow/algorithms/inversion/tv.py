@@ -319,12 +319,18 @@ def _rim(inside):
 
 def _take_up_background(problem, chi, iterations):
     """Subtract the field of outside sources from the field, in place."""
-    misfit = problem.field - problem.dipole(chi * problem.inside)
+    inside = problem.mask[problem.box]
+    own = ops.crop(problem.dipole(chi * problem.inside), inside.shape)
+    field = ops.crop(problem.field, inside.shape)
+    misfit = field[inside] - own[inside]
+    del own
+    weight = np.sqrt(ops.crop(problem.weight2, inside.shape)[inside])
     scale = np.where(problem.inside, np.float32(_INSIDE_SCALE), np.float32(1))
-    weight = np.sqrt(problem.weight2)
-    sources, _ = fit_sources(misfit, weight, scale, [problem.kernel], (iterations,))
-    sources *= ~problem.inside
-    problem.field -= problem.dipole(sources) * problem.inside
+    sources, _ = fit_sources(inside, misfit, weight, scale, [problem.kernel], (iterations,))
+    del scale
+    ops.crop(sources, inside.shape)[inside] = 0
+    background = ops.crop(problem.dipole(sources), inside.shape)
+    field[inside] -= background[inside]
 
 
 def _trust_less(problem, model, robust):

@@ -1,5 +1,6 @@
 """Run a graph: plugin, memory and threads, progress, and what failed."""
 
+import configparser
 import logging
 import re
 import sys
@@ -41,6 +42,8 @@ def configure_nipype(settings: Settings, crash_dir: Path) -> None:
 
     A workflow copies them when it is built, so this comes first.
     """
+    # A percent sign in a path is no reference to another option; workflows read the raw values.
+    nipype_config._config._interpolation = configparser.Interpolation()
     nipype_config.update_config(
         {
             'execution': {

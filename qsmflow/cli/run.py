@@ -7,6 +7,8 @@ alone tells how a run ended.
 import errno
 import faulthandler
 import logging
+import os
+import sys
 from contextlib import contextmanager
 
 from qsmflow import __version__
@@ -47,6 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     """
     from qsmflow.cli.parser import check_methods, parse_args
 
+    if argv is None:
+        _read_names_as_utf8()
     settings = parse_args(argv)
     if settings.execution.debug:
         faulthandler.enable()  # where a library crashed, which Python cannot tell afterwards
@@ -60,6 +64,16 @@ def main(argv: list[str] | None = None) -> int:
         except (Exception, KeyboardInterrupt, Terminated) as error:
             code, reason = _explain(error)
         return _finish(code, reason)
+
+
+def _read_names_as_utf8() -> None:
+    """Start again in Python's UTF-8 mode where the locale has another encoding for file names.
+
+    Names that are not ASCII would be read wrong there, and databases refuse them.
+    """
+    if sys.getfilesystemencoding().lower() != 'utf-8':
+        os.environ['PYTHONUTF8'] = '1'
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def _dispatch(settings: Settings) -> int:

@@ -139,7 +139,11 @@ class AxisOrder:
 
 
 def load_volume(
-    path: str | os.PathLike, dtype: type = np.float32, *, component: str = 'real'
+    path: str | os.PathLike,
+    dtype: type = np.float32,
+    *,
+    component: str = 'real',
+    volume: int | None = None,
 ) -> Volume:
     """Load a NIfTI image with its scaling applied.
 
@@ -151,6 +155,8 @@ def load_volume(
         Type of the array.
     component : {'real', 'imag'}, optional
         What to take of complex voxels if ``dtype`` is not complex.
+    volume : int, optional
+        Of a 4-D image, load only this volume, counted from 0. A 3-D image is volume 0.
 
     Returns
     -------
@@ -159,10 +165,12 @@ def load_volume(
     # Slice by slice, from a file that stays open: no second copy of the image, as whole numbers,
     # as double precision or in the order of the file.
     image = nib.load(path, mmap=False, keep_file_open=True)
-    data = np.empty(image.shape, dtype)
-    for index in np.ndindex(image.shape[:1:-1]):
+    chosen = () if volume is None or image.ndim < 4 else (volume,)
+    shape = image.shape[: image.ndim - len(chosen)]
+    data = np.empty(shape, dtype)
+    for index in np.ndindex(shape[:1:-1]):
         here = (..., *index[::-1])
-        values = image.dataobj[here]
+        values = image.dataobj[(*here, *chosen)]
         if np.iscomplexobj(values) and not np.iscomplexobj(data):
             values = getattr(values, component)
         data[here] = values
@@ -172,7 +180,11 @@ def load_volume(
 
 
 def load_echoes(
-    paths: list[str], echoes: list[int] | None = None, *, component: str = 'real'
+    paths: list[str],
+    echoes: list[int] | None = None,
+    *,
+    component: str = 'real',
+    volume: int | None = None,
 ) -> Volume:
     """Load images of one grid and stack them along a last axis.
 
@@ -184,6 +196,8 @@ def load_echoes(
         Echoes to keep, counted from 0; all by default.
     component : {'real', 'imag'}, optional
         What to take of complex voxels.
+    volume : int, optional
+        Volume of each file, counted from 0, where files hold repetitions of an echo.
 
     Returns
     -------
@@ -195,26 +209,26 @@ def load_echoes(
     GridMismatchError
         If the images do not share a grid.
     """
-    if len(paths) == 1:
+    if len(paths) == 1 and volume is None:
         only = load_volume(paths[0], component=component)
         data = only.data if only.data.ndim == 4 else only.data[..., np.newaxis]
         return Volume(data[..., echoes] if echoes else data, only.affine, only.path)
     chosen = [paths[echo] for echo in echoes] if echoes else paths
-    first = load_volume(chosen[0], component=component)
+    first = load_volume(chosen[0], component=component, volume=volume)
     data = np.empty((*first.shape, len(chosen)), np.float32)
     data[..., 0] = first.data
     stack = Volume(data, first.affine, first.path)
     del first  # never more than one image beside the stack
     for echo, path in enumerate(chosen[1:], start=1):
-        data[..., echo] = _on_grid(stack, path, component)
+        data[..., echo] = _on_grid(stack, path, component=component, volume=volume)
     return stack
 
 
-def _on_grid(like: Volume, path: str, component: str = 'real') -> np.ndarray:
+def _on_grid(like: Volume, path: str, **options) -> np.ndarray:
     """Load the array of an image that must lie on a grid."""
-    volume = load_volume(path, component=component)
-    check_same_grid(like, volume)
-    return volume.data
+    image = load_volume(path, **options)
+    check_same_grid(like, image)
+    return image.data
 
 
 def load_mask(path: str | os.PathLike, like: Volume | None = None) -> np.ndarray:

@@ -26,6 +26,9 @@ OUTPUT_LEVELS = ('full', 'minimal')
 OUTPUT_LAYOUTS = ('bids',)
 PHASE_SIGNS = ('auto', '+1', '-1')
 BIPOLAR_MODES = ('auto', 'on', 'off')
+#: What can be insisted on although a check of the input speaks against it.
+FORCE_FILTERED, FORCE_R2STAR = 'filtered-phase', 'r2star-only'
+FORCES = (FORCE_FILTERED, FORCE_R2STAR)
 #: Directions of the main field that have a name, in array axes.
 B0_AXES = {'x': (1.0, 0.0, 0.0), 'y': (0.0, 1.0, 0.0), 'z': (0.0, 0.0, 1.0)}
 #: Beyond this, threads wait for memory rather than compute.
@@ -99,6 +102,10 @@ class ReconstructionSettings:
         show it, always, or never.
     echoes : tuple of int
         Echoes to use, from 1 in order of echo time; empty for all.
+    volume_index : int or None
+        Repetition to use, counted from 0, of images that hold several volumes of one echo.
+    force : tuple of str
+        Checks of the input to override: go on with filtered phase, or without phase for R2* alone.
     field_strength : float or None
         Main field, in T, where the sidecar lacks it or is wrong.
     b0_dir : str
@@ -136,6 +143,8 @@ class ReconstructionSettings:
     phase_sign: str = 'auto'
     bipolar: str = 'auto'
     echoes: tuple[int, ...] = ()
+    volume_index: int | None = None
+    force: tuple[str, ...] = ()
     field_strength: float | None = None
     b0_dir: str = 'affine'
     mask: str = 'auto'
@@ -169,6 +178,12 @@ class ReconstructionSettings:
             raise SettingsError(
                 f'reconstruction.echoes counts echoes from 1; got {list(self.echoes)}.'
             )
+        if self.volume_index is not None and self.volume_index < 0:
+            raise SettingsError(
+                f'reconstruction.volume_index counts volumes from 0; got {self.volume_index}.'
+            )
+        for name in self.force:
+            _one_of('reconstruction.force', name, FORCES)
         self._check_bipolar()
         self._check_strategy()
         if self.field_strength is not None and not 0 < self.field_strength <= 25:

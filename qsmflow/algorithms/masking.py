@@ -212,6 +212,63 @@ def dilate(mask, radius_mm: float, voxel_size) -> np.ndarray:
     return grown
 
 
+def without_blank(mask, magnitude, phase=None) -> tuple[np.ndarray, float]:
+    """Take from a mask what holds no data: blanked signal or phase, as masking leaves it.
+
+    A voxel is blank if its magnitude is zero in all echoes, or its phase is the same in all of
+    them and what a stored zero becomes. Single blank voxels stay. Blank planes at the border of
+    the image take the voxels beside them along, whose values were interpolated with zero.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (X, Y, Z)
+        Any mask.
+    magnitude : ndarray of float, shape (X, Y, Z, E)
+        Magnitude.
+    phase : ndarray of float, shape (X, Y, Z, E), optional
+        Wrapped phase, in rad.
+
+    Returns
+    -------
+    mask : ndarray of bool, shape (X, Y, Z)
+        A copy without blank voxels.
+    fraction : float
+        Part of the mask that was taken, from 0 to 1.
+
+    Examples
+    --------
+    >>> signal = np.ones((8, 8, 8, 1))
+    >>> signal[:, :, :3] = 0
+    >>> kept, fraction = without_blank(np.ones((8, 8, 8), bool), signal)
+    >>> kept[0, 0].tolist(), fraction
+    ([False, False, False, False, True, True, True, True], 0.5)
+    """
+    mask = np.asarray(mask, bool)
+    empty = ~np.asarray(magnitude).any(axis=-1)
+    blank = empty.copy()
+    if phase is not None:
+        first = np.asarray(phase)[..., 0]
+        same = (first == 0) | (first == np.float32(-np.pi))
+        for echo in range(1, np.shape(phase)[-1]):
+            same &= phase[..., echo] == first
+        blank |= same
+    if not (blank & mask).any():
+        return mask.copy(), 0.0
+    # The border of the image is no reason to keep a blank voxel that lies at it.
+    padded = ndimage.binary_opening(np.pad(blank, 1, mode='edge'), FACES)
+    blank &= padded[1:-1, 1:-1, 1:-1]
+    for axis in range(3):
+        others = tuple(a for a in range(3) if a != axis)
+        used = np.flatnonzero(~empty.all(axis=others))
+        if used.size:
+            planes = np.arange(empty.shape[axis])
+            start, end = used[0], used[-1]
+            outside = (planes < start + (start > 0)) | (planes > end - (end < planes[-1]))
+            blank |= outside.reshape([-1 if a == axis else 1 for a in range(3)])
+    kept = mask & ~blank
+    return kept, float(1 - kept.sum() / mask.sum())
+
+
 def refine_brain_mask(
     mask,
     *,

@@ -31,6 +31,8 @@ class PhaseScaling:
         Extremes of the stored values over all echoes; NaN where they were not looked at.
     note : str
         What was noticed; empty if the data are just as expected.
+    flag : float
+        Stored value that marks the background and becomes 0 rad; NaN if there is none.
     """
 
     rule: str
@@ -39,12 +41,14 @@ class PhaseScaling:
     raw_min: float = math.nan
     raw_max: float = math.nan
     note: str = ''
+    flag: float = math.nan
 
 
 #: Known scalings: name -> (slope, intercept), see ``identify_scaling``.
 SCALING_RULES = {
     'rad': (1.0, 0.0),
     'rad-2pi': (1.0, 0.0),
+    'rad-unwrapped': (1.0, 0.0),
     'siemens-unsigned': (_TURN / 4096, -math.pi),
     'siemens-signed': (math.pi / 4096, 0.0),
     'mrad': (1e-3, 0.0),
@@ -235,7 +239,7 @@ def scale_to_radians(raw, scaling):
     Returns
     -------
     ndarray of float32, shape of ``raw``
-        Phase in [-pi, pi), in rad; 0 where a value is not finite.
+        Phase in [-pi, pi), in rad; 0 where a value is not finite or marks the background.
 
     Examples
     --------
@@ -249,7 +253,8 @@ def scale_to_radians(raw, scaling):
     slabs = range(raw.shape[0]) if raw.ndim > 1 else [slice(None)]
     for slab in slabs:
         values = raw[slab].astype(np.float64)
-        values[~np.isfinite(values)] = -scaling.intercept / scaling.slope
+        unknown = ~np.isfinite(values) | (values == scaling.flag)
+        values[unknown] = -scaling.intercept / scaling.slope
         out[slab] = wrap(scaling.slope * values + scaling.intercept)
     # A value just below pi may have been rounded up to it.
     out[out >= np.float32(math.pi)] = -np.float32(math.pi)

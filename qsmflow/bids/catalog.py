@@ -27,7 +27,7 @@ class FindingKind(NamedTuple):
 #: Groups of codes in the order of the documentation: title -> what its codes start with.
 #: Codes without a row number are rules of the protocol or of the phase.
 GROUPS = {
-    'Content of the phase': ('A', 'HPF', 'SAT'),
+    'Content of the phase': ('A', 'SAT'),
     'Echoes and metadata': ('B',),
     'Files, headers and geometry': ('C',),
     'Masks and anatomical images': ('D',),
@@ -55,7 +55,9 @@ FINDINGS: dict[str, FindingKind] = {
     'A06': _kind('phase in degrees', 'X', 'scaled to radians'),
     'A07': _kind('phase from 0 to 2π', 'X', 'shifted to −π to π'),
     'A08': _kind(
-        'background of −8192 beside the phase', 'X', 'scaled as A02; the background wraps'
+        'a mark of the background beside the phase',
+        'X',
+        'an extreme value that many voxels share, such as −8192, becomes 0; their number is told',
     ),
     'A09': _kind(
         'range of the phase fits no known scaling',
@@ -63,11 +65,53 @@ FINDINGS: dict[str, FindingKind] = {
         'the range is never stretched to 2π; --phase-scale says what it is',
     ),
     'A10': _kind('Units contradicts the data, or is missing', 'XW', 'the data are believed'),
+    'A11': _kind(
+        'phase was unwrapped before',
+        'E',
+        'more than 1 % beyond a turn, and no wraps; --phase-scale rad-unwrapped wraps it again',
+    ),
+    'A12': _kind(
+        'phase was high-pass filtered',
+        'EW',
+        'the slow part of the phase is missing, or ImageType says so and the data cannot tell; '
+        'WARN with --force filtered-phase, or where the data contradict ImageType',
+    ),
+    'A13': _kind(
+        'sign of the phase',
+        'XW',
+        'told while computing, by the field of the air around the head: FIX if it was negated, '
+        'WARN if that does not decide',
+    ),
+    'A14': _kind(
+        'phase of every second slice turned by π',
+        'X',
+        'told while computing: over 80 % of the slices jump, in all echoes; they are turned back',
+    ),
+    'A15': _kind(
+        'each slice has a phase offset of its own',
+        'W',
+        'as in 2-D scans; the map may have steps between slices',
+    ),
     'A16': _kind(
-        'a real or imaginary image is named phase', 'E', 'ImageType of the sidecar says so'
+        'a real or imaginary image is named phase',
+        'E',
+        'ImageType says so, or its air is no noise that fills a turn',
     ),
     'A17': _kind(
         'real and imaginary images', 'EX', 'combined to magnitude and phase; both must be there'
+    ),
+    'A18': _kind(
+        'magnitude and phase are swapped, or one image has both names',
+        'E',
+        'phase is noise in the air and smooth in the head, a magnitude is not',
+    ),
+    'A19': _kind(
+        'phase of 8 bits, or compressed with loss', 'W', 'steps of 1.4° or more; export 12 bits'
+    ),
+    'A20': _kind(
+        'fringe lines with open ends',
+        'W',
+        'lines of singularities longer than 20 mm that all echoes share: coils combined wrongly',
     ),
     'A21': _kind(
         'several files for one echo, or single coils',
@@ -85,16 +129,20 @@ FINDINGS: dict[str, FindingKind] = {
         'set to zero where few; an error where more than 0.1 % of the object has them',
     ),
     'A24': _kind('all voxels of a volume are equal', 'E', 'the image holds nothing'),
-    'A25': _kind('much of the phase is exactly zero', 'I', 'it was masked or defaced before'),
+    'A25': _kind(
+        'much of the phase is exactly zero',
+        'I',
+        'it was masked or defaced before; the mask leaves these voxels out',
+    ),
+    'A26': _kind(
+        'blank planes at the border cut the object',
+        'X',
+        'the mask leaves them out, and the voxels beside them',
+    ),
     'A27': _kind(
         'phase corrected for gradient nonlinearity',
         'W',
         'wraps were interpolated; prefer ND series',
-    ),
-    'HPF': _kind(
-        'phase seems to be high-pass filtered',
-        'W',
-        'susceptibility is lost; told by ImageType only',
     ),
     'SAT': _kind(
         'phase does not fill a turn',
@@ -103,7 +151,10 @@ FINDINGS: dict[str, FindingKind] = {
     ),
     # ---- Echoes and metadata ----
     'B28': _kind(
-        'no phase', 'EW', 'no susceptibility without it; a plain T2starw image is left out'
+        'no phase',
+        'EW',
+        'no susceptibility without it; --force r2star-only maps R2*. A plain T2starw image is '
+        'left out',
     ),
     'B29': _kind('no magnitude', 'X', 'all voxels get one weight; no R2*, no region table'),
     'B30': _kind(
@@ -123,7 +174,20 @@ FINDINGS: dict[str, FindingKind] = {
     'B38': _kind('one echo', 'W', 'the phase offset stays in, and there is no R2*'),
     'B39': _kind('echoes as volumes of one file', 'EX', 'used if EchoTime has one for each'),
     'B40': _kind(
-        'volumes that are no echoes', 'E', 'repetitions need a run entity; phase is not averaged'
+        'volumes that are no echoes',
+        'EX',
+        'repetitions: --volume-index chooses one; phase is never averaged',
+    ),
+    'B41': _kind(
+        'bipolar readout',
+        'XW',
+        'told while computing, with three echoes or more: FIX if it was corrected; WARN where a '
+        'correction was insisted on and there was no signal for it',
+    ),
+    'B42': _kind(
+        'echoes left out, so that odd and even ones do not alternate',
+        'I',
+        'the direction of a bipolar readout follows the original numbers',
     ),
     'B43': _kind(
         'field strength missing or contradictory',
@@ -131,15 +195,31 @@ FINDINGS: dict[str, FindingKind] = {
         'computed from ImagingFrequency, or taken from --field-strength',
     ),
     'B44': _kind('field strength in mT or gauss', 'EX', 'converted if a known field results'),
-    'B45': _kind('too few slices', 'E', 'below 16 the dipole field is not covered'),
+    'B45': _kind(
+        'too few slices', 'E', 'below 16 the dipole field is not covered; for 2-D see ACQ3D'
+    ),
     'B46': _kind(
         'a name that BIDS does not allow', 'EW', 'left out; an error if the series needs the image'
     ),
     'B47': _kind('one image in two formats', 'E', '.nii and .nii.gz of one name'),
+    'B49': _kind(
+        'one scan exported twice',
+        'W',
+        'same grid and times under two acq- or rec- labels, as ND and NORM; each is processed',
+    ),
     'B50': _kind(
         'broken JSON file', 'FEW', 'only acquisitions that it applies to fail; place is told'
     ),
-    'B53': _kind('dataset_description.json missing or incomplete', 'F', 'BIDS requires it'),
+    'B52': _kind(
+        'several sidecars of one folder apply',
+        'WI',
+        'the one with most entities wins; INFO if they do not contradict each other',
+    ),
+    'B53': _kind(
+        'dataset_description.json missing or incomplete',
+        'FW',
+        'BIDS requires it; WARN with --skip-bids-validation',
+    ),
     'B54': _kind('the dataset is a derivative', 'F', 'its DatasetType says so; give the raw data'),
     # ---- Files, headers and geometry ----
     'C55': _kind('truncated file', 'E', 'every image is read to its end before anything runs'),
@@ -326,20 +406,7 @@ FINDINGS: dict[str, FindingKind] = {
 }
 
 #: Defects that are known from practice, and that no check of the input looks for yet.
-NOT_CHECKED: dict[str, tuple[str, str]] = {
-    'A11': ('phase unwrapped by the scanner', 'refused as A09 at best; check the phase figure'),
-    'A15': ('a phase offset of its own in each slice', 'check the phase figure of 2-D scans'),
-    'A18': ('magnitude and phase swapped', 'A09 if the values fit no phase'),
-    'A19': ('phase of 8 bits or less', 'shows as steps in the phase figure'),
-    'A20': ('fringe lines with open ends', 'check the phase and total field figures'),
-    'A26': ('border filled with zeros', 'check that the brain mask leaves it out'),
-    'B41': (
-        'bipolar readout',
-        'the phase itself is tested with three echoes or more; with two, nothing is corrected',
-    ),
-    'B49': ('one acquisition exported twice (ND and NORM)', 'each is processed'),
-    'B52': ('two sidecars of one level that apply', 'merged as pybids does'),
-}
+NOT_CHECKED: dict[str, tuple[str, str]] = {}
 
 
 def group_of(code: str) -> str:

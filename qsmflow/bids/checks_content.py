@@ -8,7 +8,8 @@ import numpy as np
 
 from qsmflow.algorithms.phase import PhaseScaling, identify_scaling, parse_scaling
 from qsmflow.bids.checks_files import ImageFacts
-from qsmflow.bids.checks_metadata import Echo, SourceFile
+from qsmflow.bids.checks_metadata import Echo, SourceFile, as_number
+from qsmflow.bids.checks_phase import image_type
 from qsmflow.bids.findings import Finding
 from qsmflow.io import load_volume
 
@@ -88,30 +89,25 @@ def check_image_type(sources: Sequence[SourceFile]) -> list[Finding]:
     Returns
     -------
     list of Finding
-        ``A16`` real or imaginary image named phase, ``A27`` gradient-nonlinearity correction,
-        ``HPF`` filtered phase.
+        ``A16`` real or imaginary image named phase, ``A27`` gradient-nonlinearity correction.
     """
     findings = []
     phases = [source for source in sources if source.part == 'phase']
     for source in phases:
-        kinds = _image_type(source)
+        kinds = image_type(source)
         if kinds & {'REAL', 'IMAGINARY'} and not kinds & {'P', 'PHASE'}:
             message = 'is named phase, but its sidecar says real or imaginary'
             remedy = 'Rename it to part-real or part-imag.'
             evidence = {'ImageType': sorted(kinds)}
             findings.append(Finding('A16', 'ERROR', message, source.relative, evidence, remedy))
     for source in phases[:1]:
-        kinds = _image_type(source)
+        kinds = image_type(source)
         corrected = source.metadata.get('NonlinearGradientCorrection') is True
         if corrected or kinds & {'DIS2D', 'DIS3D'}:
             message = 'phase was corrected for gradient nonlinearity: wraps were interpolated'
             remedy = 'Prefer the uncorrected (ND) series if there is one.'
-            findings.append(Finding('A27', 'WARN', message, source.relative, {}, remedy))
-        if kinds & {'SWI', 'HP', 'FILTERED', 'HPF'}:
-            message = 'phase seems to be high-pass filtered: susceptibility is lost'
-            remedy = 'Export the unfiltered phase.'
-            evidence = {'ImageType': sorted(kinds)}
-            findings.append(Finding('HPF', 'WARN', message, source.relative, evidence, remedy))
+            evidence = {'ImageType': sorted(kinds), 'NonlinearGradientCorrection': corrected}
+            findings.append(Finding('A27', 'WARN', message, source.relative, evidence, remedy))
     return findings
 
 
@@ -149,6 +145,13 @@ def determine_scaling(
     scaling = identify_scaling(low, high, integer=integer, units=units)
     name = phases[0].relative
     findings = []
+    if scaling is None:
+        scaling = _without_flag(used, units)
+    if scaling is None:
+        scaling, findings = _by_philips_fields(phases, used, units)
+        if scaling is not None:
+            scaling = dataclasses.replace(scaling, raw_min=low, raw_max=high)
+            return scaling, findings + _check_units(phases, scaling.rule)
     if scaling is None or high - low < FEW_RADIANS:
         stored, note = _without_header_scaling(used, units)
         if stored is not None:
@@ -159,7 +162,7 @@ def determine_scaling(
         evidence = {'minimum': low, 'maximum': high, 'Units': units, 'integer': integer}
         message = 'the range of the phase fits no known scaling'
         return None, [Finding('A09', 'ERROR', message, name, evidence, _SCALE_REMEDY)]
-    findings = _scaling_used(scaling, name) + _check_each_range(phases, used, scaling)
+    findings = _scaling_used(scaling, name, used) + _check_each_range(phases, used, scaling)
     return scaling, findings + _check_units(phases, scaling.rule)
 
 
@@ -185,10 +188,28 @@ def _check_each_range(
     return findings
 
 
-def _scaling_used(scaling: PhaseScaling, name: str) -> list[Finding]:
+def _without_flag(facts: Sequence[ImageFacts], units: str | None) -> PhaseScaling | None:
+    """Find the rule of the values without those that mark the background."""
+    flags = {fact.flag for fact in facts if fact.flagged}
+    if len(flags) != 1:
+        return None
+    low, high = (f(fact.inner[i] for fact in facts) for i, f in ((0, min), (1, max)))
+    integer = all(fact.integer for fact in facts)
+    scaling = identify_scaling(low, high, integer=integer, units=units)
+    return None if scaling is None else dataclasses.replace(scaling, flag=flags.pop())
+
+
+def _scaling_used(scaling: PhaseScaling, name: str, facts: Sequence[ImageFacts]) -> list[Finding]:
     """Name the row of the catalogue that a rule handles; none for a full turn in radians."""
     low, high = scaling.raw_min, scaling.raw_max
     evidence = {'minimum': low, 'maximum': high, 'rule': scaling.rule}
+    flagged = sum(fact.flagged for fact in facts)
+    if math.isfinite(scaling.flag) or (scaling.rule == 'siemens-signed' and low < -4096):
+        flag = scaling.flag if math.isfinite(scaling.flag) else low
+        evidence |= {'slope': scaling.slope, 'flag': flag, 'voxels': flagged}
+        message = 'the phase was scaled to radians; a value that marks the background became 0'
+        remedy = 'Check that the marked voxels lie outside the head.'
+        return [Finding('A08', 'FIX', message, name, evidence, remedy)]
     if scaling.rule == 'rad':
         if high - low > NEARLY_A_TURN:
             return []
@@ -197,8 +218,6 @@ def _scaling_used(scaling: PhaseScaling, name: str) -> list[Finding]:
         return [Finding('SAT', 'WARN', message, name, evidence, remedy)]
     code, what = _SCALING_ROWS.get(scaling.rule, ('A05', 'phase in units of the vendor'))
     evidence |= {'slope': scaling.slope, 'intercept': scaling.intercept}
-    if scaling.rule == 'siemens-signed' and low < -4096:
-        code, what = 'A08', 'phase from -4096 to 4096 with a background of -8192'
     return [Finding(code, 'FIX', f'{what} was scaled to radians', name, evidence)]
 
 
@@ -225,6 +244,35 @@ def _without_header_scaling(
         intercept=scaling.intercept - scaling.slope * intercept / slope,
     )
     return combined, note
+
+
+def _by_philips_fields(
+    phases: Sequence[SourceFile], facts: Sequence[ImageFacts], units: str | None
+) -> tuple[PhaseScaling | None, list[Finding]]:
+    """Try the scalings that the sidecar of a Philips image names, on the values as stored."""
+    pairs = {(fact.slope, fact.intercept) for fact in facts}
+    slope, intercept = next(iter(pairs))
+    if len(pairs) > 1 or not math.isfinite(slope) or slope == 0:
+        return None, []
+    ends = [(end - intercept) / slope for fact in facts for end in (fact.minimum, fact.maximum)]
+    for kind in ('RWV', 'Rescale'):
+        keys = f'Philips{kind}Slope', f'Philips{kind}Intercept'
+        a, b = (as_number(phases[0].metadata.get(key)) for key in keys)
+        if not a or b is None:
+            continue
+        scaling = identify_scaling(a * min(ends) + b, a * max(ends) + b, units=units)
+        if scaling is None:
+            continue
+        factor = scaling.slope * a / slope
+        combined = dataclasses.replace(
+            scaling,
+            slope=factor,
+            intercept=scaling.intercept + scaling.slope * b - factor * intercept,
+        )
+        evidence = {keys[0]: a, keys[1]: b, 'slope': factor, 'intercept': combined.intercept}
+        message = f'the scaling of the sidecar ({keys[0]}) makes radians of the stored values'
+        return combined, [Finding('A05', 'FIX', message, phases[0].relative, evidence)]
+    return None, []
 
 
 def _check_units(phases: Sequence[SourceFile], rule: str) -> list[Finding]:
@@ -259,9 +307,3 @@ def _object(echoes: Sequence[Echo]) -> np.ndarray | None:
 def _unique_files(echoes: Sequence[Echo]) -> list[SourceFile]:
     files = {s.relative: s for echo in echoes for s in echo.files.values()}
     return list(files.values())
-
-
-def _image_type(source: SourceFile) -> set[str]:
-    value = source.metadata.get('ImageType')
-    value = [value] if isinstance(value, str) else value
-    return {str(item).upper() for item in value} if isinstance(value, (list, tuple)) else set()

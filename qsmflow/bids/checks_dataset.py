@@ -1,5 +1,6 @@
 """Checks before anything is indexed: the dataset, the request, and where results shall go."""
 
+import dataclasses
 import json
 import os
 import re
@@ -33,18 +34,24 @@ def check_arguments(argv: Sequence[str]) -> None:
             raise DatasetError([finding], EXIT_USAGE)
 
 
-def check_dataset(bids_dir: str | os.PathLike) -> Path:
+def check_dataset(
+    bids_dir: str | os.PathLike, need_description: bool = True
+) -> tuple[Path, list[Finding]]:
     """Check that a folder is a raw BIDS dataset with subjects.
 
     Parameters
     ----------
     bids_dir : path-like
         Root of the dataset.
+    need_description : bool, optional
+        Whether a missing or incomplete ``dataset_description.json`` ends the run.
 
     Returns
     -------
-    pathlib.Path
+    root : pathlib.Path
         Its absolute path.
+    findings : list of Finding
+        ``B53``, as a warning, where a description is not needed and missing.
 
     Raises
     ------
@@ -57,7 +64,6 @@ def check_dataset(bids_dir: str | os.PathLike) -> Path:
         message = f'the dataset {root} is not there'
         remedy = 'Check the path; in a container, check that the folder is mounted.'
         raise DatasetError([Finding('E90', 'FATAL', message, remedy=remedy)], EXIT_DATA)
-    description = root / 'dataset_description.json'
     if not subjects(root):
         shown = sorted(item.name for item in root.iterdir())[:12]
         message = f'{root} holds no subject folder (sub-*)'
@@ -66,28 +72,44 @@ def check_dataset(bids_dir: str | os.PathLike) -> Path:
         )
         finding = Finding('E90', 'FATAL', message, evidence={'holds': shown}, remedy=remedy)
         raise DatasetError([finding], EXIT_DATA)
+    return root, _check_description(root, need_description)
+
+
+def _check_description(root: Path, needed: bool) -> list[Finding]:
+    """Check ``dataset_description.json``; what is missing is a warning if it is not needed."""
+    description = root / 'dataset_description.json'
     if not description.exists():
         message = 'the dataset has no dataset_description.json'
         remedy = f'Write a file of this name with: {_DESCRIPTION}'
-        finding = Finding('B53', 'FATAL', message, description.name, remedy=remedy)
-        raise DatasetError([finding], EXIT_DATA)
+        shown = sorted(item.name for item in root.iterdir())[:12]
+        return _undescribed(message, description.name, {'holds': shown}, remedy, needed)
     content, problem = read_json(description, description.name)
     if problem is not None:
-        finding = Finding('B50', 'FATAL', problem.message, problem.file, remedy=problem.remedy)
+        finding = dataclasses.replace(problem, code='B50', level='FATAL')
         raise DatasetError([finding], EXIT_DATA)
     if content.get('DatasetType') == 'derivative':
         message = 'the dataset says of itself that it is a derivative (DatasetType)'
         remedy = 'Give the raw dataset; derivatives such as masks are given with --derivatives.'
-        finding = Finding('B54', 'FATAL', message, description.name, remedy=remedy)
+        evidence = {'DatasetType': 'derivative'}
+        finding = Finding('B54', 'FATAL', message, description.name, evidence, remedy)
         raise DatasetError([finding], EXIT_DATA)
     missing = [key for key in ('Name', 'BIDSVersion') if not content.get(key)]
-    if missing:
-        message = 'required keys are missing'
-        remedy = f'Complete it, for example: {_DESCRIPTION}'
-        evidence = {'missing': missing}
-        finding = Finding('B53', 'FATAL', message, description.name, evidence, remedy)
-        raise DatasetError([finding], EXIT_DATA)
-    return root
+    if not missing:
+        return []
+    remedy = f'Complete it, for example: {_DESCRIPTION}'
+    evidence = {'missing': missing}
+    return _undescribed('required keys are missing', description.name, evidence, remedy, needed)
+
+
+def _undescribed(
+    message: str, name: str, evidence: dict, remedy: str, needed: bool
+) -> list[Finding]:
+    """Return the warning ``B53``, or raise it where the description is needed."""
+    if not needed:
+        return [Finding('B53', 'WARN', message, name, evidence, remedy)]
+    remedy += '. --skip-bids-validation goes on without it.'
+    finding = Finding('B53', 'FATAL', message, name, evidence, remedy)
+    raise DatasetError([finding], EXIT_DATA)
 
 
 def subjects(root: Path) -> list[str]:
@@ -180,7 +202,8 @@ def read_json(path: Path, name: str) -> tuple[dict, Finding | None]:
     except (RecursionError, ValueError) as error:  # nested without end, numbers without end
         return {}, Finding('B50', 'ERROR', f'cannot be read: {error}', name, {}, remedy)
     if not isinstance(content, dict):
-        return {}, Finding('B50', 'ERROR', 'is no JSON object', name, {}, remedy)
+        evidence = {'type': type(content).__name__}
+        return {}, Finding('B50', 'ERROR', 'is no JSON object', name, evidence, remedy)
     intended = content.get('IntendedFor', [])
     if isinstance(intended, str):
         intended = [intended]

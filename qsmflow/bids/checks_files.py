@@ -26,6 +26,9 @@ _NOT_NIFTI = (
 _COPY_AGAIN = 'Copy or convert the file again from its source.'
 #: Longest edge of the small copy that is kept of an image, in blocks.
 SMALL = 64
+#: A value that marks the background: share of voxels that have it, and distance to all others
+#: relative to their range.
+_MANY, _APART = 0.01, 0.1
 _ANNEX = re.compile(rb'^(\.\./)*\.?(git/annex|/annex)/objects|^version https://git-lfs')
 
 
@@ -66,6 +69,13 @@ class ImageFacts:
     small : ndarray of float32
         The first volume in blocks of voxels, at most ``SMALL`` along each axis; not finite
         values count as 0.
+    flag : float
+        Extreme value that many voxels share and that lies apart from all others, as converters
+        mark the background; NaN if there is none.
+    flagged : int
+        Number of voxels that have it.
+    inner : tuple of float
+        Range of the other voxels; that of all if there is no flag.
     """
 
     path: str
@@ -88,6 +98,9 @@ class ImageFacts:
     at_maximum: int = 0
     near_maximum: int = 0
     small: np.ndarray | None = None
+    flag: float = math.nan
+    flagged: int = 0
+    inner: tuple[float, float] = (math.nan, math.nan)
 
     @property
     def n_volumes(self) -> int:
@@ -279,6 +292,8 @@ def _measure(image: nib.Nifti1Image, content: bytes, path: str) -> ImageFacts:
         volumes.append(_measure_volume(values))
     low, high = (np.array([volume[i] for volume in volumes], float) for i in (0, 1))
     top = np.fmax.reduce(high)
+    flags = {volume[6] for volume in volumes if volume[7]}
+    one_flag = len(flags) == 1
     slope, intercept = _disk_scaling(content, header)
     try:
         qform, qcode = header.get_qform(coded=True)
@@ -306,6 +321,13 @@ def _measure(image: nib.Nifti1Image, content: bytes, path: str) -> ImageFacts:
         at_maximum=sum(volume[4] for volume in volumes if volume[1] == top),
         near_maximum=sum(volume[5] for volume in volumes if volume[1] == top),
         small=small,
+        flag=flags.pop() if one_flag else math.nan,
+        flagged=sum(volume[7] for volume in volumes) if one_flag else 0,
+        inner=(
+            (min(volume[8] for volume in volumes), max(volume[9] for volume in volumes))
+            if one_flag
+            else (float(np.fmin.reduce(low)), float(np.fmax.reduce(high)))
+        ),
     )
 
 
@@ -328,11 +350,11 @@ def _volumes(image: nib.Nifti1Image, shape: list[int]):
         yield image.dataobj[(slice(None),) * 3 + index]
 
 
-def _measure_volume(volume: np.ndarray) -> tuple[float, float, int, int, int, int]:
-    """Return smallest and largest finite value (NaN if none), and how many voxels are counted.
+def _measure_volume(volume: np.ndarray) -> tuple:
+    """Return what is measured in one volume.
 
-    Counted are those that are not finite, those that are 0, those of the largest value, and
-    those within 2 % below it.
+    Smallest and largest finite value (NaN if none); how many voxels are not finite, are 0, have
+    the largest value, lie within 2 % below it; then what :func:`_find_flag` gives.
     """
     values = volume
     if volume.dtype.kind == 'f':
@@ -341,8 +363,34 @@ def _measure_volume(volume: np.ndarray) -> tuple[float, float, int, int, int, in
     n_bad = volume.size - values.size
     n_zero = int(np.count_nonzero(values == 0))
     if not values.size:
-        return float('nan'), float('nan'), n_bad, 0, 0, 0
-    top = values.max()
+        return math.nan, math.nan, n_bad, 0, 0, 0, math.nan, 0, math.nan, math.nan
+    low, top = values.min(), values.max()
     n_top = int(np.count_nonzero(values == top))
     n_near = int(np.count_nonzero(values > 0.98 * float(top))) - n_top if top > 0 else 0
-    return float(values.min()), float(top), n_bad, n_zero, n_top, n_near
+    counts = n_bad, n_zero, n_top, n_near
+    return float(low), float(top), *counts, *_find_flag(values, low, top)
+
+
+def _find_flag(values: np.ndarray, low, high) -> tuple[float, int, float, float]:
+    """Find an extreme that many voxels share and that lies apart: a mark of the background.
+
+    Returns
+    -------
+    flag : float
+        The value; NaN if there is none.
+    count : int
+        Voxels that have it.
+    low, high : float
+        Range of the others.
+    """
+    for extreme in (low, high):
+        marked = values == extreme
+        count = int(np.count_nonzero(marked))
+        if count < _MANY * values.size or count == values.size:
+            continue
+        rest = values[~marked]
+        inner_low, inner_high = float(rest.min()), float(rest.max())
+        gap = max(inner_low - float(extreme), float(extreme) - inner_high)
+        if gap > _APART * (inner_high - inner_low):
+            return float(extreme), count, inner_low, inner_high
+    return math.nan, 0, float(low), float(high)

@@ -148,7 +148,8 @@ def volume_times(
         evidence = {'volumes': n_volumes, 'EchoTime': value}
         remedy = (
             'If they are echoes, write EchoTime as an array with one value, in seconds, for each '
-            'volume. If they are repetitions, store each as its own file with a run entity.'
+            'volume. If they are repetitions, store each as its own file with a run entity, or '
+            'choose one with --volume-index.'
         )
         return None, [Finding('B40', 'ERROR', message, name, evidence, remedy)]
     if len(value) != n_volumes:
@@ -289,7 +290,8 @@ def main_field(
     else:
         message = 'neither MagneticFieldStrength nor ImagingFrequency is in the sidecar'
         remedy = 'Add MagneticFieldStrength, in T, to the sidecar, or give --field-strength.'
-        findings.append(Finding('B43', 'ERROR', message, name, {}, remedy))
+        evidence = {'files': len(sources)}
+        findings.append(Finding('B43', 'ERROR', message, name, evidence, remedy))
         return None, None, findings
     if strength is None:
         return None, None, findings
@@ -375,7 +377,9 @@ def _time_from_header(
             findings.append(Finding('B31', 'FIX', message, name, evidence))
             return seconds
     message = 'has no EchoTime in its sidecar, an inherited one or the image header'
-    findings.append(Finding('B31', 'ERROR', message, name, {}, _ADD_TE))
+    texts = sorted({descriptions.get(s.relative, '') for s in echo.files.values()})
+    evidence = {'header': texts}
+    findings.append(Finding('B31', 'ERROR', message, name, evidence, _ADD_TE))
     return math.nan
 
 

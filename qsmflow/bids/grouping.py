@@ -102,7 +102,8 @@ def group_images(
         elif key[0] == 'T2starw' and plain:
             del groups[key]
             message = 'has no phase and no echo or part entity: an anatomical image, not used'
-            findings.append(Finding('B28', 'WARN', message, members[0].relative))
+            evidence = {'images': len(members)}
+            findings.append(Finding('B28', 'WARN', message, members[0].relative, evidence))
     return groups, misnamed, findings
 
 

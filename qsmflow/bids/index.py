@@ -60,7 +60,8 @@ def make_index(root: Path, labels: Sequence[str], broken: Iterable[str]):
         *(re.compile(f'^/{re.escape(path)}$') for path in broken),
     ]
     indexer = BIDSLayoutIndexer(validate=False, ignore=ignore)
-    return BIDSLayout(root, indexer=indexer)
+    # Without validation of the root: a missing description was judged before.
+    return BIDSLayout(root, validate=False, indexer=indexer)
 
 
 def open_index(

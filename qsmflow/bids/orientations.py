@@ -21,9 +21,9 @@ class Orientations:
     Attributes
     ----------
     series : tuple of GRESeries
-        Series with a magnitude, by which they are registered; the first gives the grid.
+        Series with phase, and a magnitude by which they are registered; the first gives the grid.
     left_out : tuple of GRESeries
-        Series without one.
+        Series without one of the two.
     """
 
     series: tuple[GRESeries, ...]
@@ -83,8 +83,8 @@ def orientation_groups(series: Iterable[GRESeries]) -> tuple[Orientations, ...]:
 
 def _divided(members: Sequence[GRESeries]) -> Orientations:
     return Orientations(
-        tuple(item for item in members if item.has_magnitude),
-        tuple(item for item in members if not item.has_magnitude),
+        tuple(item for item in members if item.has_magnitude and item.has_phase),
+        tuple(item for item in members if not (item.has_magnitude and item.has_phase)),
     )
 
 

@@ -12,9 +12,11 @@ from qsmflow.algorithms.phase import parse_scaling
 from qsmflow.bids import checks_dataset, companions, filters
 from qsmflow.bids.checks_anatomy import add_lesion
 from qsmflow.bids.checks_geometry import parse_b0_dir
+from qsmflow.bids.duplicates import add_findings, mark_duplicates
 from qsmflow.bids.findings import EXIT_DATA, EXIT_USAGE, DatasetError, Finding
 from qsmflow.bids.grouping import Failure, Image, assemble_groups, group_images, unrelated
 from qsmflow.bids.index import make_index, open_index
+from qsmflow.bids.inheritance import resolve_sidecars
 from qsmflow.bids.names import IMAGE_EXTENSIONS, is_usable_name, looks_like_gre, parse_name
 from qsmflow.bids.series import GRESeries, SeriesOptions
 
@@ -65,6 +67,9 @@ def collect(
     field_strength: float | None = None,
     b0_dir: str | Sequence[float] | None = None,
     echoes: Iterable[int] | None = None,
+    volume_index: int | None = None,
+    force: Iterable[str] = (),
+    need_description: bool = True,
     derivatives: Mapping[str, str | os.PathLike] | None = None,
 ) -> Collection:
     """Find the gradient-echo series of a dataset and check each of them.
@@ -89,6 +94,12 @@ def collect(
         ``'affine'`` or None takes it from the header.
     echoes : iterable of int, optional
         Echo numbers to use; None for all.
+    volume_index : int, optional
+        Repetition to use, counted from 0, of images that hold several volumes of one echo.
+    force : iterable of str, optional
+        Checks to override, see ``settings.FORCES``.
+    need_description : bool, optional
+        Whether a missing or incomplete ``dataset_description.json`` ends the run.
     derivatives : mapping, optional
         Names and roots of derivative datasets, in which brain masks are looked for.
 
@@ -105,7 +116,7 @@ def collect(
     ValueError
         If ``phase_scale`` or ``b0_dir`` cannot be read.
     """
-    root = checks_dataset.check_dataset(bids_dir)
+    root, undescribed = checks_dataset.check_dataset(bids_dir, need_description)
     labels = checks_dataset.choose_labels(
         participant_label, checks_dataset.subjects(root), 'participant', 'sub-'
     )
@@ -116,6 +127,8 @@ def collect(
         field_strength=field_strength,
         b0_dir=b0_dir,
         echoes=None if echoes is None else tuple(sorted({int(n) for n in echoes})),
+        volume_index=volume_index,
+        force=tuple(force),
     )
     # A wrong request fails here, not once for each series.
     parse_b0_dir(b0_dir, np.eye(4))
@@ -129,8 +142,12 @@ def collect(
     images = _images(layout, root, labels)
     images = [image for image in images if wanted is None or image.session in wanted]
     candidates = _narrow(images, queries.get('megre'), acq_label, run_label)
+    candidates, contradictions = resolve_sidecars(candidates, root, broken)
     groups, misnamed, findings = group_images(candidates)
+    findings += undescribed
     series, failed = assemble_groups(groups, misnamed, broken, options, str(root))
+    series = add_findings(series, contradictions)
+    series = mark_duplicates(series, candidates)
     _check_something(root, series, failed, findings, candidates)
     failed += _empty_subjects(labels, series, failed, images)
     anatomical = [image for image in images if image.suffix == 'T1w']

@@ -1,7 +1,6 @@
 """One gradient-echo acquisition: its files and metadata, checked before any graph exists."""
 
 import os
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -14,13 +13,15 @@ from qsmflow.bids import (
     checks_content,
     checks_geometry,
     checks_metadata,
+    checks_phase,
     checks_protocol,
     checks_signal,
 )
 from qsmflow.bids.checks_files import ImageFacts, inspect_image, is_complex
 from qsmflow.bids.checks_metadata import Echo, SourceFile
 from qsmflow.bids.findings import Finding, stopping
-from qsmflow.bids.names import join_name, split_extension
+from qsmflow.bids.pairing import check_polarity, order_by_time, pair_echoes
+from qsmflow.settings import FORCE_R2STAR
 
 #: Entities that derivatives keep; ``echo`` and ``part`` are combined, the others must not differ.
 KEPT_ENTITIES = ('sub', 'ses', 'task', 'acq', 'ce', 'rec', 'run', 'chunk')
@@ -42,12 +43,18 @@ class SeriesOptions:
         Direction of the main field in array axes, for headers without scanner coordinates.
     echoes : tuple of int or None
         Echo numbers to use (of the names; positions counted from 1 in a 4-D image); None for all.
+    volume_index : int or None
+        Repetition to use, counted from 0, of images that hold several; None refuses them.
+    force : tuple of str
+        What is done although a check speaks against it; see ``settings.FORCES``.
     """
 
     phase_scale: str = 'auto'
     field_strength: float | None = None
     b0_dir: str | Sequence[float] | None = None
     echoes: tuple[int, ...] | None = None
+    volume_index: int | None = None
+    force: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,14 +71,15 @@ class GRESeries:
         ``'MEGRE'``, ``'T2starw'``, or another with a ``part`` entity.
     magnitude, phase, real, imag : tuple of str
         Absolute paths in the order of ``te``; a single 4-D image if ``volumes`` is set. Either
-        ``phase``, or ``real`` and ``imag``, are there; ``magnitude`` may be empty. Complex
-        images are both ``real`` and ``imag``.
+        ``phase``, or ``real`` and ``imag``, are there, unless only R2* was asked for;
+        ``magnitude`` may be empty. Complex images are both ``real`` and ``imag``.
     te : tuple of float
         Echo times in s, ascending.
     echo_numbers : tuple of int
         Echo numbers in the order of ``te``, as the names count them.
     volumes : tuple of int or None
-        For 4-D images: index along the last axis of each echo of ``te``. None: one file each.
+        For 4-D images: index along the last axis of each echo of ``te``; either of one file that
+        holds all echoes, or of a file for each echo that holds repetitions. None: 3-D images.
     field_strength : float
         Main field in T.
     f0 : float
@@ -142,6 +150,11 @@ class GRESeries:
         return tuple(dict.fromkeys(self.phase + self.real + self.imag + self.magnitude))
 
     @property
+    def has_phase(self) -> bool:
+        """Whether there is a phase, of its own or from real and imaginary images."""
+        return bool(self.phase or self.real)
+
+    @property
     def has_magnitude(self) -> bool:
         """Whether there is a magnitude, of its own or from real and imaginary images."""
         return bool(self.magnitude or self.real)
@@ -205,7 +218,10 @@ def assemble(
         Everything found; also kept in the series.
     """
     options = options or SeriesOptions()
-    echoes, findings = pair_echoes(_mark_complex(files), suffix, options.echoes)
+    r2star_only = FORCE_R2STAR in options.force
+    echoes, findings = pair_echoes(
+        _mark_complex(files), suffix, options.echoes, r2star_only=r2star_only
+    )
     if stopping(findings):
         return None, tuple(findings)
     used = _files_of(echoes)
@@ -213,16 +229,21 @@ def assemble(
     findings += damaged
     if stopping(findings):
         return None, tuple(findings)
-    ordered, te, volumes, found = _order_by_time(echoes, facts, options.echoes)
+    ordered, te, volumes, found = order_by_time(
+        echoes, facts, options.echoes, options.volume_index
+    )
+    if te and used[0].part == 'mag' and len(te) < 2:
+        message, remedy = 'has neither phase nor a second echo', 'Export the phase images.'
+        evidence = {'echoes': len(te)}
+        found.append(Finding('B28', 'ERROR', message, used[0].relative, evidence, remedy))
     field_strength, f0, unclear = checks_metadata.main_field(used, options.field_strength)
     findings += [*found, *unclear, *_check_images(used, facts, options)]
     scaling = None
-    phases = [source for source in used if source.part == 'phase']
-    if phases and not stopping(findings):
-        scaling, found = checks_content.determine_scaling(phases, facts, options.phase_scale)
-        findings += found
     if not stopping(findings):
-        findings += checks_content.check_nonfinite(echoes, facts)
+        findings += check_polarity(ordered, te)
+        images = checks_phase.SeriesImages(ordered, volumes)
+        scaling, found = _check_content(images, used, facts, options, te, f0)
+        findings += found
         findings += checks_signal.check_signal(ordered, volumes, facts, scaling)
     if stopping(findings):
         return None, tuple(findings)
@@ -236,7 +257,7 @@ def assemble(
         session=first.entities.get('ses'),
         entities=tuple((k, v) for k, v in first.entities.items() if k not in ('echo', 'part')),
         suffix=suffix,
-        **_paths_by_part(ordered, volumes is not None),
+        **_paths_by_part(ordered),
         te=te,
         echo_numbers=tuple(echo.index for echo in ordered),
         volumes=volumes,
@@ -274,6 +295,41 @@ def _check_images(
     return findings + checks_content.check_image_type(used)
 
 
+def _check_content(
+    images: checks_phase.SeriesImages,
+    used: Sequence[SourceFile],
+    facts: Mapping[str, ImageFacts],
+    options: SeriesOptions,
+    te: Sequence[float],
+    f0: float,
+) -> tuple[PhaseScaling | None, list[Finding]]:
+    """Check what the voxels hold, and find out how the phase is stored."""
+    findings = checks_content.check_nonfinite(images.echoes, facts)
+    phases = [source for source in used if source.part == 'phase']
+    scaling = None
+    if phases and options.phase_scale == 'auto':
+        findings += checks_phase.check_roles(images)
+    if phases and not stopping(findings):
+        scaling, found = checks_content.determine_scaling(phases, facts, options.phase_scale)
+        integer = all(facts[source.relative].integer for source in phases)
+        unwrapped = [] if scaling else checks_phase.check_unwrapped(images, integer)
+        findings += unwrapped or found
+    if not stopping(findings) and used[0].part != 'mag':
+        findings += checks_phase.check_phase(
+            images,
+            scaling,
+            voxel_size=_voxel_size(facts[used[0].relative]),
+            te=te,
+            f0=f0,
+            force=options.force,
+        )
+    return scaling, findings
+
+
+def _voxel_size(fact: ImageFacts) -> tuple[float, ...]:
+    return tuple(float(v) for v in np.linalg.norm(fact.affine[:3, :3], axis=0))
+
+
 def _geometry(
     fact: ImageFacts, options: SeriesOptions, name: str, findings: list[Finding]
 ) -> dict[str, Any]:
@@ -283,129 +339,9 @@ def _geometry(
     return {
         'shape': fact.shape[:3],
         'affine': tuple(tuple(float(v) for v in row) for row in fact.affine),
-        'voxel_size': tuple(float(v) for v in np.linalg.norm(fact.affine[:3, :3], axis=0)),
+        'voxel_size': _voxel_size(fact),
         'b0_dir': b0_dir,
     }
-
-
-def pair_echoes(
-    files: Sequence[SourceFile], suffix: str, selection: Sequence[int] | None = None
-) -> tuple[list[Echo], list[Finding]]:
-    """Sort the files of a group into echoes and parts, and check that none is missing.
-
-    Parameters
-    ----------
-    files : sequence of SourceFile
-        Files of the group.
-    suffix : str
-        Their suffix, for the names of files that are missing.
-    selection : sequence of int, optional
-        Echo numbers to use.
-
-    Returns
-    -------
-    echoes : list of Echo
-        In the order of their numbers.
-    findings : list of Finding
-        ``A17`` real and imaginary, ``A21`` several files for one echo, ``B28`` no phase, ``B29``
-        no magnitude, ``B30`` a file missing, ``B37`` numbers, ``B38`` one echo, ``B47`` one
-        image in two files.
-    """
-    findings = _check_unique(files)
-    if findings:
-        return [], findings
-    numbered = any(source.echo is not None for source in files)
-    if selection is not None and numbered:
-        missing = sorted(set(selection) - {source.echo for source in files})
-        if missing:
-            message, remedy = 'a requested echo is not there', 'Correct --echoes.'
-            evidence = {'missing': missing, 'echo': sorted({s.echo for s in files if s.echo})}
-            name = files[0].relative
-            return [], [Finding('B30', 'ERROR', message, name, evidence, remedy)]
-        files = [source for source in files if source.echo in selection]
-    by_part: dict[str, dict[int, SourceFile]] = defaultdict(dict)
-    for source in files:
-        by_part[source.part][1 if source.echo is None else source.echo] = source
-    needed, findings = _needed_parts(by_part, files[0].relative)
-    if stopping(findings):
-        return [], findings
-    numbers = sorted(set().union(*(by_part[part] for part in needed)))
-    for part in needed:
-        findings += [
-            _missing_file(by_part, part, number, suffix)
-            for number in numbers
-            if number not in by_part[part]
-        ]
-    if stopping(findings):
-        return [], findings
-    echoes = [Echo(n, {part: by_part[part][n] for part in needed}) for n in numbers]
-    if selection is None and numbered:
-        findings += checks_metadata.check_echo_numbers(echoes)
-    return echoes, findings
-
-
-def _check_unique(files: Sequence[SourceFile]) -> list[Finding]:
-    """Check that each echo and part has one file."""
-    seen: dict[tuple, list[SourceFile]] = defaultdict(list)
-    for source in files:
-        seen[source.echo, source.part].append(source)
-    findings = []
-    for group in seen.values():
-        if len(group) == 1:
-            continue
-        names = [source.relative.rpartition('/')[2] for source in group]
-        if len({split_extension(name)[0] for name in names}) == 1:
-            code, message = 'B47', 'one image is there in two formats'
-            remedy = 'Remove one of them.'
-        else:
-            code, message = 'A21', 'several files hold the same echo and part'
-            remedy = 'Combine the coils before (for example with MCPC-3D-S), or rename the files.'
-        evidence = {'files': names}
-        findings.append(Finding(code, 'ERROR', message, group[0].relative, evidence, remedy))
-    return findings
-
-
-def _needed_parts(
-    by_part: Mapping[str, Mapping[int, SourceFile]], name: str
-) -> tuple[tuple[str, ...], list[Finding]]:
-    """Decide which parts a group is made of."""
-    has = set(by_part)
-    if 'complex' in has:
-        message = 'complex images are split into magnitude and phase'
-        return ('complex',), [Finding('C61', 'FIX', message, name)]
-    if 'phase' in has:
-        if 'mag' in has:
-            return ('phase', 'mag'), []
-        message = 'has no magnitude: all voxels get the same weight; no R2*, no regions'
-        remedy = 'Add the magnitude if the scanner can export it.'
-        return ('phase',), [Finding('B29', 'FIX', message, name, {}, remedy)]
-    if {'real', 'imag'} <= has:
-        message = 'real and imaginary images are combined'
-        return ('real', 'imag'), [Finding('A17', 'FIX', message, name)]
-    if has & {'real', 'imag'}:
-        message = 'of real and imaginary images, only one is there'
-        evidence, remedy = {'parts': sorted(has)}, 'Add the other, or magnitude and phase.'
-        return (), [Finding('A17', 'ERROR', message, name, evidence, remedy)]
-    message = 'has no phase: R2* would be possible, susceptibility is not'
-    remedy = (
-        'Export the phase images (or real and imaginary) from the scanner, and name them '
-        'part-phase. If they are there, check their names.'
-    )
-    return (), [Finding('B28', 'ERROR', message, name, {'parts': sorted(has)}, remedy)]
-
-
-def _missing_file(by_part: Mapping, part: str, number: int, suffix: str) -> Finding:
-    """Say which file of an echo is not there."""
-    other = next(sources[number] for sources in by_part.values() if number in sources)
-    folder, _, name = other.relative.rpartition('/')
-    extension = split_extension(name)[1]
-    entities = {key: value for key, value in other.entities.items() if key != 'part'}
-    if part != 'mag' or any(s.entities.get('part') == 'mag' for s in by_part[part].values()):
-        entities['part'] = part
-    absent = f'{folder}/{join_name(entities, suffix, extension)}'
-    message = f'is missing, while {name} is there'
-    remedy = 'Copy the file, or choose the echoes to use with --echoes.'
-    return Finding('B30', 'ERROR', message, absent, {'echo': number, 'part': part}, remedy)
 
 
 def _files_of(echoes: Sequence[Echo]) -> list[SourceFile]:
@@ -428,66 +364,16 @@ def _inspect_all(
     return facts, [finding for _, found in results for finding in found]
 
 
-def _order_by_time(
-    echoes: list[Echo], facts: Mapping[str, ImageFacts], selection: Sequence[int] | None
-) -> tuple[list[Echo], tuple[float, ...], tuple[int, ...] | None, list[Finding]]:
-    """Find the echo times and return the echoes in their order.
-
-    For a 4-D image, the echoes returned share its files, and ``volumes`` has their positions.
-    """
-    counts = {s.relative: facts[s.relative].n_volumes for e in echoes for s in e.files.values()}
-    several = {name: count for name, count in counts.items() if count > 1}
-    descriptions = {name: fact.description for name, fact in facts.items()}
-    volumes = None
-    if not several:
-        te, findings = checks_metadata.echo_times(echoes, descriptions)
-    elif len(echoes) > 1:
-        name = next(iter(several))
-        message = 'one of several echo files has several volumes: repetitions'
-        remedy = 'Store each repetition as its own file with a run entity; never average phase.'
-        evidence = {'volumes': several[name]}
-        return [], (), None, [Finding('B40', 'ERROR', message, name, evidence, remedy)]
-    elif len(set(counts.values())) > 1:
-        name = min(counts, key=counts.get)
-        evidence, remedy = {'volumes': counts}, 'Convert the complete series again.'
-        message = 'magnitude and phase have different numbers of volumes'
-        return [], (), None, [Finding('C64', 'ERROR', message, name, evidence, remedy)]
-    else:
-        leader = echoes[0].leader
-        n_volumes = counts[leader.relative]
-        te, findings = checks_metadata.volume_times(leader, n_volumes)
-        echoes = [Echo(n + 1, echoes[0].files) for n in range(n_volumes)]
-        if te is not None and selection is not None:
-            chosen = [n for n in range(n_volumes) if n + 1 in selection]
-            if len(chosen) != len(set(selection)):
-                evidence = {'requested': list(selection), 'volumes': n_volumes}
-                message, remedy = 'a requested echo is not there', 'Correct --echoes.'
-                findings.append(
-                    Finding('B30', 'ERROR', message, leader.relative, evidence, remedy)
-                )
-            echoes, te = [echoes[n] for n in chosen], tuple(te[n] for n in chosen)
-        volumes = tuple(echo.index - 1 for echo in echoes)
-    if te is None or stopping(findings):
-        return [], (), None, findings
-    order = sorted(range(len(te)), key=te.__getitem__)
-    if len(te) == 1:
-        message = 'one echo: the phase offset of the coils cannot be removed, and there is no R2*'
-        findings.append(Finding('B38', 'WARN', message, echoes[0].leader.relative))
-    ordered = [echoes[i] for i in order]
-    volumes = None if volumes is None else tuple(volumes[i] for i in order)
-    return ordered, tuple(te[i] for i in order), volumes, findings
-
-
-def _paths_by_part(echoes: Sequence[Echo], four_dimensional: bool) -> dict[str, tuple[str, ...]]:
-    """Return the paths of each part in echo order; one path for a 4-D image."""
-    chosen = echoes[:1] if four_dimensional else echoes
+def _paths_by_part(echoes: Sequence[Echo]) -> dict[str, tuple[str, ...]]:
+    """Return the paths of each part in echo order; one path for a 4-D image of all echoes."""
     fields = {
         'magnitude': ('mag',),
         'phase': ('phase',),
         'real': ('real', 'complex'),
         'imag': ('imag', 'complex'),
     }
-    return {
-        name: tuple(e.files[part].path for e in chosen for part in parts if part in e.files)
+    paths = {
+        name: [e.files[part].path for e in echoes for part in parts if part in e.files]
         for name, parts in fields.items()
     }
+    return {name: tuple(dict.fromkeys(own)) for name, own in paths.items()}

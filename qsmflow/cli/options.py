@@ -14,6 +14,7 @@ from qsmflow.cli import values
 from qsmflow.settings import (
     ANALYSIS_LEVELS,
     BIPOLAR_MODES,
+    FORCES,
     MASK_METHODS,
     OUTPUT_LAYOUTS,
     OUTPUT_LEVELS,
@@ -250,6 +251,25 @@ def _add_pipeline(parser) -> None:
         metavar='LIST',
         type=values.echoes,
         help='echoes to use, in order of echo time, such as 1-3 or 1,3,5 (all)',
+    )
+    _option(
+        group,
+        '--volume-index',
+        dest='reconstruction.volume_index',
+        metavar='N',
+        type=values.Number(int, minimum=0),
+        help='volume to use, counted from 0, of images that hold repetitions of one echo; they '
+        'are refused without it',
+    )
+    _option(
+        group,
+        '--force',
+        dest='reconstruction.force',
+        nargs='+',
+        action='extend',
+        choices=FORCES,
+        help='go on although the phase was high-pass filtered (filtered-phase), or without phase, '
+        'for R2* alone (r2star-only)',
     )
     _option(
         group,

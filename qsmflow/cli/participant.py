@@ -184,7 +184,7 @@ def _require_bipolar(series) -> None:
     """Check that the correction of a bipolar readout, if insisted on, is possible everywhere."""
     from qsmflow.workflows.field import untested_reason
 
-    for item in series:
+    for item in (item for item in series if item.has_phase):
         try:
             untested_reason('on', list(item.te), list(item.echo_numbers))
         except ValueError as error:
@@ -209,6 +209,9 @@ def _selection(settings: Settings) -> dict:
         'field_strength': recon.field_strength,
         'b0_dir': recon.b0_vector,
         'echoes': list(recon.echoes) or None,
+        'volume_index': recon.volume_index,
+        'force': list(recon.force),
+        'need_description': not bids.skip_bids_validation,
         'derivatives': dict(bids.derivatives),
     }
 

@@ -12,6 +12,7 @@ from qsmflow.algorithms import catalog, get_method
 from qsmflow.algorithms.field import FieldMap
 from qsmflow.algorithms.phase import field_sign_evidence
 from qsmflow.algorithms.phase_quality import unwrapping_failed
+from qsmflow.bids.checks_run import sign_findings
 from qsmflow.interfaces.base import B0_DIR, VolumeInterface, optional_volume
 from qsmflow.interfaces.findings import motion_findings, with_findings
 
@@ -243,6 +244,7 @@ class FieldSign(VolumeInterface):
             source = 'field of the air in and around the head' if decided else 'convention'
         else:
             sign, source = int(self.inputs.sign), 'user'
-        self._results['info'] = {'Sign': sign, 'Source': source, 'Evidence': float(evidence)}
+        info = {'Sign': sign, 'Source': source, 'Evidence': float(evidence)}
+        self._results['info'] = with_findings(info, sign_findings(info), runtime.cwd)
         self._write(runtime, field, total_field=sign * field.data)
         return runtime

@@ -53,7 +53,7 @@ class PhaseQualityMask(VolumeInterface):
 
 class _MaskRefinementInputSpec(BaseInterfaceInputSpec):
     mask = File(exists=True, mandatory=True, desc='brain mask')
-    phase = File(exists=True, mandatory=True, desc='wrapped phase, rad, echo last')
+    phase = File(exists=True, desc='wrapped phase, rad, echo last')
     magnitude = File(exists=True, mandatory=True, desc='magnitude, echo last')
     te = traits.List(traits.Float, mandatory=True, desc='echo times, s')
     refine = traits.Bool(
@@ -64,14 +64,14 @@ class _MaskRefinementInputSpec(BaseInterfaceInputSpec):
 
 class _MaskRefinementOutputSpec(TraitedSpec):
     mask = File(desc='brain mask without the unreliable part of its rim')
-    quality = File(desc='phase quality, 0 to 1')
+    quality = File(desc='phase quality, 0 to 1; not without phase')
     removed_fraction = traits.Float(desc='part of the mask that was removed')
     volume_ml = traits.Float(desc='volume of the refined mask, ml')
     info = traits.Dict(desc='how the mask was found, with the two numbers')
 
 
 class MaskRefinement(VolumeInterface):
-    """Take from the rim of a brain mask what has no reliable phase, and check the mask.
+    """Take from a brain mask what holds no data, and from its rim what has no reliable phase.
 
     With ``refine`` off, the mask is one that was given: it may lie on any grid in the scanner's
     coordinates, small islands and holes are mended, and the rim stays.
@@ -81,24 +81,32 @@ class MaskRefinement(VolumeInterface):
     output_spec = _MaskRefinementOutputSpec
 
     def _run_interface(self, runtime):
-        phase = io.load_echoes([self.inputs.phase])
-        magnitude = io.load_echoes([self.inputs.magnitude]).data
+        image = io.load_echoes([self.inputs.magnitude])
+        magnitude, phase = image.data, self._phase(image)
         found = dict(self.inputs.info) if isdefined(self.inputs.info) else {}
-        mask, repair = self._mask(phase)
-        quality = quality_map(phase.data, magnitude, mask, te=tuple(self.inputs.te))
+        mask, repair = self._mask(image)
+        mask, blank = masking.without_blank(mask, magnitude, phase)
+        if not mask.any():
+            name = Path(self.inputs.mask).name
+            message = 'all voxels of the brain mask are blank in magnitude or phase'
+            remedy = 'Check that mask and images belong together.'
+            raise ValueError(str(Finding('D79', 'ERROR', message, name, {}, remedy)))
+        quality = None
+        if phase is not None:
+            quality = quality_map(phase, magnitude, mask, te=tuple(self.inputs.te))
         refined, removed = mask, 0.0
         if self.inputs.refine:
             refined, removed = masking.refine_brain_mask(
-                mask, magnitude=magnitude[..., 0], quality=quality, voxel_size=phase.voxel_size
+                mask, magnitude=magnitude[..., 0], quality=quality, voxel_size=image.voxel_size
             )
-        x, y, z = phase.voxel_size
+        x, y, z = image.voxel_size
         measured = {
             'removed_fraction': float(removed),
             'volume_ml': float(refined.sum() * x * y * z / 1000),
         }
         facts = measured | {
             'border_share': border_share(refined),
-            'void_ml': void_volume(refined, magnitude[..., 0], phase.voxel_size),
+            'void_ml': void_volume(refined, magnitude[..., 0], image.voxel_size),
         }
         source = '' if self.inputs.refine else Path(self.inputs.mask).name
         found_here = [
@@ -106,9 +114,12 @@ class MaskRefinement(VolumeInterface):
             *mask_findings(facts, repair, source),
         ]
         findings = [finding for finding in found_here if finding is not None]
-        info = with_findings({**found, **measured}, findings, runtime.cwd)
+        blanked = {'blank_fraction': blank} if blank else {}
+        info = with_findings({**found, **measured, **blanked}, findings, runtime.cwd)
         self._results.update(measured, info=info)
-        self._write(runtime, phase, mask=refined, quality=quality)
+        self._write(runtime, image, mask=refined)
+        if quality is not None:
+            self._write(runtime, image, quality=quality)
         return runtime
 
     def _mask(self, like: io.Volume) -> tuple[np.ndarray, MaskRepair | None]:
@@ -123,3 +134,11 @@ class MaskRefinement(VolumeInterface):
             remedy = 'Give a mask of the brain with --mask, or look why none was found.'
             raise ValueError(str(Finding('D79', 'ERROR', message, name, {}, remedy)))
         return mask, repair
+
+    def _phase(self, image: io.Volume) -> np.ndarray | None:
+        """Return the phase, if there is one."""
+        if not isdefined(self.inputs.phase):
+            return None
+        phase = io.load_echoes([self.inputs.phase])
+        io.check_same_grid(image, phase)
+        return phase.data

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, isdefined, traits
@@ -11,7 +12,9 @@ from qsmflow.algorithms import catalog, get_method
 from qsmflow.algorithms import phase as phase_algorithms
 from qsmflow.algorithms.bipolar import remove_bipolar
 from qsmflow.algorithms.phase_offset import remove_phase_offset
+from qsmflow.bids.checks_run import readout_findings, slice_findings
 from qsmflow.interfaces.base import VolumeInterface
+from qsmflow.interfaces.findings import with_findings
 
 _LOGGER = logging.getLogger('qsmflow.interfaces')
 
@@ -29,6 +32,7 @@ class _PhasePreparationInputSpec(BaseInterfaceInputSpec):
     )
     scaling = traits.Dict(desc='fields of PhaseScaling: how stored values become radians')
     echoes = traits.List(traits.Int, desc='echoes to keep, counted from 0 in order of echo time')
+    volume = traits.Int(desc='volume of each file, counted from 0, where they hold repetitions')
     remove_slice_chop = traits.Enum('auto', 'yes', 'no', usedefault=True, desc='GE slice chopping')
 
 
@@ -40,7 +44,10 @@ class _PhasePreparationOutputSpec(TraitedSpec):
 
 
 class PhasePreparation(VolumeInterface):
-    """Read magnitude and phase, or real and imaginary parts, into one array of radians each."""
+    """Read magnitude and phase, or real and imaginary parts, into one array of radians each.
+
+    Where there is a magnitude alone, there is no phase in the output either.
+    """
 
     input_spec = _PhasePreparationInputSpec
     output_spec = _PhasePreparationOutputSpec
@@ -49,6 +56,12 @@ class PhasePreparation(VolumeInterface):
     chop_limit = 0.8
 
     def _run_interface(self, runtime):
+        if not self._has_phase():
+            magnitude = self._load(self.inputs.magnitude_files)
+            first = magnitude.data[..., 0]
+            self._results['info'] = {}
+            self._write(runtime, magnitude, magnitude=magnitude.data, first_magnitude=first)
+            return runtime
         magnitude, like = self._read()
         phase = like.data
         evidence = phase_algorithms.slice_chop(magnitude, phase)
@@ -57,11 +70,17 @@ class PhasePreparation(VolumeInterface):
         )
         if chopped:
             phase = phase_algorithms.remove_slice_chop(phase)
-        self._results['info'] = {'SliceChopEvidence': float(evidence), 'SliceChopRemoved': chopped}
+        info = {'SliceChopEvidence': float(evidence), 'SliceChopRemoved': chopped}
+        found = slice_findings(info, Path(like.path).name)
+        self._results['info'] = with_findings(info, found, runtime.cwd)
         self._write(
             runtime, like, magnitude=magnitude, phase=phase, first_magnitude=magnitude[..., 0]
         )
         return runtime
+
+    def _has_phase(self) -> bool:
+        parts = self.inputs.phase_files, self.inputs.real_files
+        return any(isdefined(files) and files for files in parts)
 
     def _read(self) -> tuple[np.ndarray, io.Volume]:
         """Return magnitude and phase (rad) of the chosen echoes."""
@@ -91,7 +110,8 @@ class PhasePreparation(VolumeInterface):
         """Load the chosen echoes, with 0 where a value is not finite."""
         echoes = self.inputs.echoes
         chosen = list(echoes) if isdefined(echoes) else None
-        image = io.load_echoes(paths, chosen, component=component)
+        volume = self.inputs.volume if isdefined(self.inputs.volume) else None
+        image = io.load_echoes(paths, chosen, component=component, volume=volume)
         for plane in image.data:  # the masks of a plane are small
             plane[~np.isfinite(plane)] = 0
         return image
@@ -177,12 +197,12 @@ class BipolarCorrection(VolumeInterface):
             always=mode == 'on',
             **(self.inputs.params or {}),
         )
-        self._results['info'] = info = self._info(found, len(te))
+        info = self._info(found, len(te))
+        self._results['info'] = with_findings(info, readout_findings(info), runtime.cwd)
         if info['Corrected']:
             self._write(runtime, phase, phase=corrected)
         else:
             self._results['phase'] = self.inputs.phase
-        self._log(info, runtime.cwd)
         return runtime
 
     def _info(self, found: dict, n_echoes: int) -> dict:
@@ -199,13 +219,6 @@ class BipolarCorrection(VolumeInterface):
         if info['Corrected'] and n_echoes == 3:
             info['Note'] = 'with three echoes, phase that bends in time looks the same'
         return info
-
-    def _log(self, info: dict, folder: str) -> None:
-        if info['Corrected']:
-            message = 'corrected a bipolar readout (evidence %.3g, span %.2f rad) [%s]'
-            _LOGGER.info(message, info['Evidence'], info['Span'], folder)
-        elif self.inputs.mode == 'on':
-            _LOGGER.warning('no signal to correct a bipolar readout with [%s]', folder)
 
 
 class _PhaseOffsetRemovalInputSpec(BaseInterfaceInputSpec):

@@ -95,7 +95,9 @@ def init_subject_wf(*, series: Sequence[GRESeries], settings: Settings, out_dir:
     """
     workflow = Workflow(name=subject_workflow_name(series[0].subject))
     use_t1w = bool(settings.outputs.atlas or settings.outputs.output_spaces)
-    t1w_files = dict.fromkeys(item.t1w for item in series if item.t1w and use_t1w)
+    t1w_files = dict.fromkeys(
+        item.t1w for item in series if item.t1w and use_t1w and item.has_phase
+    )
     t1w_wfs = {
         path: init_t1w_wf(
             t1w=path,
@@ -112,7 +114,7 @@ def init_subject_wf(*, series: Sequence[GRESeries], settings: Settings, out_dir:
         series_wf = init_series_wf(series=item, settings=settings, out_dir=out_dir)
         series_wfs[item.name] = series_wf
         workflow.add_nodes([series_wf])
-        if item.t1w in t1w_wfs and item.has_magnitude:
+        if item.t1w in t1w_wfs and item.has_magnitude and item.has_phase:
             fields = ('mask', 'to_template', 'from_template', 'check')
             door = 'anatomy_wf.inputnode'
             links = [(f'outputnode.{field}', f'{door}.t1w_{field}') for field in fields]
@@ -191,7 +193,8 @@ def init_series_wf(*, series: GRESeries, settings: Settings, out_dir: str) -> Wo
         level=settings.outputs.level,
     )
     _feed(workflow, reconstruction_wf, outputs_wf, (*fields, *FACTS))
-    anatomy = series.has_magnitude and (settings.outputs.atlas or settings.outputs.output_spaces)
+    wanted = settings.outputs.atlas or settings.outputs.output_spaces
+    anatomy = wanted and series.has_magnitude and series.has_phase
     if anatomy:
         _add_anatomy(workflow, reconstruction_wf, series, settings, out_dir, methods, fields)
     _add_reportlets(workflow, reconstruction_wf, series, settings, out_dir, methods, fields)
@@ -202,14 +205,18 @@ def _init_reconstruction(series: GRESeries, settings: Settings) -> Workflow:
     """Return the reconstruction of a series with its files."""
     recon = settings.reconstruction
     mask = series.mask if recon.mask in ('auto', 'derivatives') else recon.mask
-    untested = untested_reason(recon.bipolar, list(series.te), list(series.echo_numbers))
+    untested = ''
+    if series.has_phase:
+        untested = untested_reason(recon.bipolar, list(series.te), list(series.echo_numbers))
     if untested:
         _LOGGER.info('%s: not tested for a bipolar readout: %s', series.name, untested)
+    one_file = len(series.phase or series.real or series.magnitude) == 1
     reconstruction_wf = init_reconstruction_wf(
         te=list(series.te),
         f0=series.f0,
         scaling=asdict(series.scaling) if series.scaling else None,
-        echoes=list(series.volumes) if series.volumes else None,
+        echoes=list(series.volumes) if series.volumes and one_file else None,
+        volume=series.volumes[0] if series.volumes and not one_file else None,
         echo_numbers=list(series.echo_numbers),
         bipolar=recon.bipolar,
         unwrapping_fallback=recon.unwrapping_fallback,
@@ -221,6 +228,7 @@ def _init_reconstruction(series: GRESeries, settings: Settings) -> Workflow:
         reference=recon.reference,
         b0_dir=recon.b0_vector,
         has_magnitude=series.has_magnitude,
+        has_phase=series.has_phase,
         mem_gb=series_memory(series, settings),
         n_procs=settings.resources.omp_nthreads,
     )
@@ -263,15 +271,14 @@ _SPACE_FIELDS = ('chimap', 'r2star', 't2star')
 def _add_reportlets(workflow, reconstruction_wf, series, settings, out_dir, methods, fields):
     """Add figures and the summary of the series."""
     summary = series_summary(series, methods, workflow.visit_desc())
-    reportlets_wf = init_reportlets_wf(
-        series=series,
-        out_dir=out_dir,
-        summary=summary,
-        fields=(*fields, 'magnitude', 'phase') if series.has_magnitude else (*fields, 'phase'),
+    own = (('magnitude',) if series.has_magnitude else ()) + (
+        ('phase',) if series.has_phase else ()
     )
-    maps = ['phase', 'mask', 'qsm_mask', 'total_field', 'local_field', 'chimap']
-    maps += ['magnitude'] if series.has_magnitude else []
-    maps += ['r2star'] if 'r2star' in fields else []
+    reportlets_wf = init_reportlets_wf(
+        series=series, out_dir=out_dir, summary=summary, fields=(*fields, *own)
+    )
+    drawn = {*own, 'mask', 'qsm_mask', 'total_field', 'local_field', 'chimap', 'r2star'}
+    maps = [field for field in (*own, *fields) if field in drawn]
     _feed(workflow, reconstruction_wf, reportlets_wf, maps)
     stages = {node.name: node for node in workflow._graph.nodes()}
     for fact, (stage, field) in _FACT_SOURCES.items():
@@ -306,8 +313,13 @@ def _feed(workflow: Workflow, source: Workflow, target: Workflow, fields: Sequen
 def _available_maps(series: GRESeries, relaxometry: str) -> tuple[str, ...]:
     """Return the maps that this series gives."""
     decay = series.has_magnitude and usable_relaxometry(relaxometry, list(series.te))
-    missing = () if decay else ('r2star', 't2star', 's0')
+    missing = () if decay else _DECAY_MAPS
+    if not series.has_phase:
+        missing = [o.field for o in OUTPUTS if o.field not in (*_DECAY_MAPS, 'mask')]
     return tuple(output.field for output in OUTPUTS if output.field not in missing)
+
+
+_DECAY_MAPS = ('r2star', 't2star', 's0')
 
 
 def used_methods(series: GRESeries, settings: Settings) -> dict[str, dict]:
@@ -332,6 +344,8 @@ def used_methods(series: GRESeries, settings: Settings) -> dict[str, dict]:
         del chosen['relaxometry']
     if STAGES['inversion'][recon.inversion].takes == 'total_field':
         del chosen['background']
+    if not series.has_phase:
+        chosen = {stage: name for stage, name in chosen.items() if stage == 'relaxometry'}
     methods = {}
     for stage, method in chosen.items():
         own = recon.params.get(stage, {}) if method == getattr(recon, stage) else {}

@@ -7,6 +7,7 @@ from qsmflow.engine import Node, Workflow, identity
 from qsmflow.interfaces.anatomy import BrainExtraction
 from qsmflow.interfaces.masking import MaskRefinement, PhaseQualityMask
 from qsmflow.interfaces.phase import PhasePreparation
+from qsmflow.workflows.common import given
 from qsmflow.workflows.memory import claim
 
 
@@ -14,6 +15,7 @@ def init_preparation_wf(
     *,
     scaling: dict | None = None,
     echoes: list[int] | None = None,
+    volume: int | None = None,
     remove_slice_chop: str = 'auto',
     mem_gb: float | Mapping[str, float] = 1.0,
     name: str = 'preparation_wf',
@@ -35,6 +37,8 @@ def init_preparation_wf(
         radians. By default they are radians.
     echoes : list of int, optional
         Echoes to keep, counted from 0; all by default.
+    volume : int, optional
+        Volume of each file, counted from 0, where files hold repetitions of an echo.
     remove_slice_chop : {'auto', 'yes', 'no'}
         Undo the alternating sign of GE slices; ``'auto'`` decides by the data.
     mem_gb : float or mapping of str to float
@@ -71,6 +75,7 @@ def init_preparation_wf(
             scaling=scaling or radians_scaling(),
             echoes=echoes or [],
             remove_slice_chop=remove_slice_chop,
+            **given(volume=volume),
         ),
         name='prepare',
         mem_gb=claim(mem_gb, 'preparation'),
@@ -122,7 +127,7 @@ def init_brain_mask_wf(
         Registration to a full-head template, the network of the ``deepbet`` extra, or, for
         phase-only data, the coherence of the phase.
     mask_file : str, optional
-        A mask on the grid of the images; it is used as it is.
+        A mask on the grid of the images; it is used as it is, apart from voxels without data.
     mem_gb : float or mapping of str to float
         Memory of each node in GB, or by its step; see :mod:`qsmflow.workflows.memory`.
     name : str

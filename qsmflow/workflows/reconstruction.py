@@ -34,6 +34,7 @@ def init_reconstruction_wf(
     f0: float,
     scaling: dict | None = None,
     echoes: list[int] | None = None,
+    volume: int | None = None,
     echo_numbers: list[int] | None = None,
     mask_file: str | None = None,
     mask_method: str = 'registration',
@@ -45,6 +46,7 @@ def init_reconstruction_wf(
     reference: str = 'wholebrain',
     b0_dir: tuple[float, float, float] | None = None,
     has_magnitude: bool = True,
+    has_phase: bool = True,
     mem_gb: float | Mapping[str, float] = 2.0,
     n_procs: int = 1,
     name: str = 'reconstruction_wf',
@@ -69,6 +71,8 @@ def init_reconstruction_wf(
         How stored phase becomes radians; see :func:`init_preparation_wf`.
     echoes : list of int, optional
         Echoes to keep of those in the files, counted from 0.
+    volume : int, optional
+        Volume of each file, counted from 0, where files hold repetitions of an echo.
     echo_numbers : list of int, optional
         Number of each echo that is used in the acquisition, counted from 1; by default those of
         ``echoes``.
@@ -91,6 +95,8 @@ def init_reconstruction_wf(
         Main field in array axes, where the affine does not tell.
     has_magnitude : bool
         False for phase-only data; there is no R2* then.
+    has_phase : bool
+        False for magnitude-only data; there is only R2* then.
     mem_gb : float or mapping of str to float
         Memory of each node in GB, or by its step; see :mod:`qsmflow.workflows.memory`.
     n_procs : int
@@ -121,11 +127,15 @@ def init_reconstruction_wf(
     methods, params = methods or {}, params or {}
     resources = {'mem_gb': mem_gb, 'n_procs': n_procs}
     stages = {
-        'preparation': init_preparation_wf(scaling=scaling, echoes=echoes, mem_gb=mem_gb),
+        'preparation': init_preparation_wf(
+            scaling=scaling, echoes=echoes, volume=volume, mem_gb=mem_gb
+        ),
         'brain_mask': init_brain_mask_wf(
             te=te, method=mask_method, mask_file=mask_file, mem_gb=mem_gb
         ),
-        'field_mapping': init_field_mapping_wf(
+    }
+    if has_phase:
+        stages['field_mapping'] = init_field_mapping_wf(
             te=te,
             f0=f0,
             bipolar=bipolar,
@@ -136,8 +146,8 @@ def init_reconstruction_wf(
             params=params,
             **_chosen(methods, 'unwrapping', 'field'),
             **resources,
-        ),
-        'susceptibility': init_susceptibility_wf(
+        )
+        stages['susceptibility'] = init_susceptibility_wf(
             reference=reference,
             b0_dir=b0_dir,
             params=params,
@@ -145,8 +155,7 @@ def init_reconstruction_wf(
             f0=f0,
             **_chosen(methods, 'background', 'inversion', 'strategy'),
             **resources,
-        ),
-    }
+        )
     relaxometry = usable_relaxometry(methods.get('relaxometry', 'arlo'), te)
     if relaxometry and has_magnitude:
         stages['relaxometry'] = init_relaxometry_wf(
@@ -187,9 +196,11 @@ def _connect_doors(workflow: Workflow, stages: dict[str, Workflow]) -> None:
 
 
 def _connect_stages(workflow: Workflow, stages: dict[str, Workflow]) -> None:
-    """Connect the stages with one another."""
+    """Connect those stages with one another that there are."""
 
     def pass_on(source: str, target: str, *fields: str) -> None:
+        if source not in stages or target not in stages:
+            return
         links = [(f'outputnode.{field}', f'inputnode.{field}') for field in fields]
         workflow.connect([(stages[source], stages[target], links)])
 
@@ -199,7 +210,6 @@ def _connect_stages(workflow: Workflow, stages: dict[str, Workflow]) -> None:
     pass_on('brain_mask', 'susceptibility', 'mask')
     pass_on('preparation', 'susceptibility', 'magnitude')
     pass_on('field_mapping', 'susceptibility', 'total_field', 'weights', 'field_noise')
-    if 'relaxometry' in stages:
-        pass_on('preparation', 'relaxometry', 'magnitude')
-        pass_on('brain_mask', 'relaxometry', 'mask')
-        pass_on('relaxometry', 'susceptibility', 'r2star')
+    pass_on('preparation', 'relaxometry', 'magnitude')
+    pass_on('brain_mask', 'relaxometry', 'mask')
+    pass_on('relaxometry', 'susceptibility', 'r2star')

@@ -3,7 +3,7 @@
 One module for each group of the catalogue; each adds its defects to ``DEFECTS``.
 """
 
-from . import companions, echoes, files, phase, protocol
+from . import companions, content, echoes, files, phase, protocol
 from .dataset import (
     FIELD,
     SHAPE,
@@ -15,10 +15,11 @@ from .dataset import (
     write_clean,
     write_image,
     write_json,
+    write_scan,
     write_series,
     write_t1w,
 )
-from .echoes import write_4d
+from .echoes import UNEVEN, write_4d
 from .phase import real_and_imaginary, stored
 from .registry import DEFECTS, Defect
 
@@ -28,10 +29,12 @@ __all__ = [
     'SHAPE',
     'SIDECAR',
     'TE',
+    'UNEVEN',
     'Dataset',
     'Defect',
     'affine',
     'companions',
+    'content',
     'echoes',
     'files',
     'phantom',
@@ -43,6 +46,7 @@ __all__ = [
     'write_clean',
     'write_image',
     'write_json',
+    'write_scan',
     'write_series',
     'write_t1w',
 ]

@@ -137,6 +137,18 @@ def write_series(
             write_json(dataset.anat(sub, ses) / f'{stem}.json', content)
 
 
+def write_scan(dataset: Dataset, magnitude, phase, te, grid, sub='01') -> None:
+    """Replace the echoes of a subject by those of a scan, (X, Y, Z, E)."""
+    for path in dataset.anat(sub).glob('*MEGRE*'):
+        path.unlink()
+    for i, t in enumerate(te):
+        for part, data in (('mag', magnitude), ('phase', phase)):
+            image = data[..., i].astype(np.float32)
+            write_image(dataset.image(i + 1, part, sub=sub), image, grid)
+            content = SIDECAR | {'EchoTime': t} | ({'Units': 'rad'} if part == 'phase' else {})
+            write_json(dataset.sidecar(i + 1, part, sub=sub), content)
+
+
 def write_t1w(dataset: Dataset, sub='01', ses=None, extra='') -> Path:
     entities = f'sub-{sub}' + (f'_ses-{ses}' if ses else '') + extra
     path = dataset.anat(sub, ses) / f'{entities}_T1w.nii.gz'

@@ -4,14 +4,29 @@ import gzip
 
 import numpy as np
 
-from .dataset import SIDECAR, TE, phantom, write_image, write_json
+from .dataset import FIELD, SIDECAR, TE, phantom, write_image, write_json, write_series
 from .registry import defect
+
+UNEVEN = (0.005, 0.010, 0.018)
 
 
 @defect('B28', 'ERROR', file='MEGRE')
 def no_phase(ds):
     for path in ds.anat().glob('*part-phase*'):
         path.unlink()
+
+
+@defect('B28', 'WARN', file='part-mag')
+def no_phase_but_r2star(ds):
+    no_phase(ds)
+    ds.options['force'] = ['r2star-only']
+
+
+@defect('B28', 'ERROR', file='part-mag')
+def one_magnitude_but_r2star(ds):
+    no_phase_but_r2star(ds)
+    for echo in (2, 3):
+        ds.image(echo, 'mag').unlink()
 
 
 @defect('B29', 'FIX', file='part-phase')
@@ -85,11 +100,11 @@ def echo_time_array(ds):
     ds.edit(ds.sidecar(1), EchoTime=list(TE))
 
 
-@defect('B34', 'FIX')
+@defect('B34', 'FIX', file='echo-1_part-phase')
 def echoes_unsorted(ds):
-    for echo, t in ((1, 0.015), (3, 0.005)):
-        for part in ('mag', 'phase'):
-            ds.edit(ds.sidecar(echo, part), EchoTime=t)
+    """The numbers of the first echo and the last are exchanged, in all their files."""
+    for old, new in ((1, 9), (3, 1), (9, 3)):
+        ds.rename(f'_echo-{old}_', f'_echo-{new}_')
 
 
 @defect('B35', 'ERROR')
@@ -109,10 +124,9 @@ def parts_disagree(ds):
     ds.edit(ds.sidecar(1, 'mag'), EchoTime=0.004)
 
 
-@defect('B36', 'FIX')
+@defect('B36', 'FIX', file='echo-1_part-phase')
 def uneven_spacing(ds):
-    for part in ('mag', 'phase'):
-        ds.edit(ds.sidecar(3, part), EchoTime=0.018)
+    write_series(ds, te=UNEVEN)
 
 
 @defect('B37', 'WARN')
@@ -172,6 +186,32 @@ def repeats_of_one_echo(ds):
 @defect('B40', 'ERROR', file='echo-1_part-phase')
 def five_dimensions(ds):
     ds.rewrite(ds.image(1), lambda p: np.stack([p, p], -1)[..., np.newaxis, :])
+
+
+@defect('B40', 'FIX', file='echo-1_part')
+def repeats_with_index(ds):
+    """The requested repetition is the clean one; the other is noise."""
+    rng = np.random.default_rng(0)
+    for path in ds.images():
+        ds.rewrite(path, lambda p: np.stack([rng.permuted(p, axis=0), p], -1))
+    ds.options['volume_index'] = 1
+
+
+@defect('B40', 'FIX', file='part-phase')
+def repeats_of_a_single_echo_with_index(ds):
+    write_4d(ds, 0.005)
+    ds.options['volume_index'] = 0
+
+
+@defect('B40', 'ERROR', file='echo-1_part')
+def repeats_with_index_too_high(ds):
+    repeats_with_index(ds)
+    ds.options['volume_index'] = 2
+
+
+@defect('B42', 'INFO', file='echo-1')
+def even_echo_left_out(ds):
+    ds.options['echoes'] = [1, 3]
 
 
 @defect('B43', 'FIX')
@@ -242,6 +282,12 @@ def wrong_suffix(ds):
     ds.rename('_MEGRE', '_GRE')
 
 
+@defect('B45', 'ERROR')
+def single_slice(ds):
+    for path in ds.images():
+        ds.rewrite(path, lambda data: data[..., :1])
+
+
 @defect('B47', 'ERROR', file='echo-1_part-phase')
 def two_formats(ds):
     ds.image(1, ext='.nii').write_bytes(gzip.decompress(ds.image(1).read_bytes()))
@@ -265,6 +311,34 @@ def json_with_bom(ds):
 @defect('B50', 'ERROR', file='sub-01_echo-2_part-phase_MEGRE.json')
 def json_array(ds):
     ds.sidecar(2).write_text('[1, 2]')
+
+
+@defect('B49', 'WARN', file='acq-nd')
+def exported_twice(ds):
+    for path in sorted(ds.anat().glob('*MEGRE*')):
+        twin = path.name.replace('sub-01_', 'sub-01_acq-norm_')
+        path.with_name(twin).write_bytes(path.read_bytes())
+        path.rename(path.with_name(path.name.replace('sub-01_', 'sub-01_acq-nd_')))
+
+
+@defect('B52', 'WARN', file='part-phase')
+def two_sidecars_contradict(ds):
+    ds.edit_all(MagneticFieldStrength=None)
+    write_json(ds.root / 'MEGRE.json', {'MagneticFieldStrength': 7.0})
+    write_json(ds.root / 'part-phase_MEGRE.json', {'MagneticFieldStrength': 3.0})
+    write_json(ds.root / 'part-mag_MEGRE.json', {'MagneticFieldStrength': 3.0})
+
+
+@defect('B52', 'INFO', file='echo-1')
+def two_sidecars_agree(ds):
+    write_json(ds.root / 'MEGRE.json', {'MagneticFieldStrength': FIELD})
+    write_json(ds.root / 'part-phase_MEGRE.json', {'Units': 'rad'})
+
+
+@defect('B53', 'WARN', file='dataset_description.json')
+def description_missing_but_not_needed(ds):
+    description_missing(ds)
+    ds.options['need_description'] = False
 
 
 @defect('B53', 'FATAL', 65, 'dataset_description.json')

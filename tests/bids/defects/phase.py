@@ -188,8 +188,3 @@ def masked_phase(ds):
 @defect('A27', 'WARN', file='part-phase')
 def nonlinearity_corrected(ds):
     ds.edit_all(NonlinearGradientCorrection=True)
-
-
-@defect('HPF', 'WARN', file='part-phase')
-def filtered_phase(ds):
-    ds.edit_all(ImageType=['ORIGINAL', 'PRIMARY', 'P', 'SWI'])

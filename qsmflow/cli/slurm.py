@@ -140,8 +140,12 @@ def main(argv: list[str] | None = None) -> int:
         if options.action == 'failed':
             return _show_failed(options.table)
         return _write(options, argv[cut + 1 :])
-    except (OSError, ValueError, RuntimeError) as error:
-        code = getattr(error, 'exit_code', 73 if isinstance(error, OSError) else 2)
+    except Exception as error:
+        known = {OSError: 73, ValueError: 2}
+        codes = [code for kind, code in known.items() if isinstance(error, kind)]
+        code = getattr(error, 'exit_code', next(iter(codes), None))
+        if code is None:
+            raise
         print(f'qsmflow-slurm: error: {error}; exit code {code}', file=sys.stderr)
         return code
 

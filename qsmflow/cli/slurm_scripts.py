@@ -141,7 +141,7 @@ if [ -z "$label" ]; then
   echo "line $task of $folder/{PARTICIPANTS} names no participant" >&2
   exit 2
 fi
-work=$work_dir/sub-$label
+work={shlex.quote(plan.work_dir)}/sub-$label
 mkdir -p "$work" "$output_dir" || {{ note 73; exit 73; }}
 {_resources(plan)}
 {_run(command)}"""
@@ -206,7 +206,6 @@ def _beginning(plan: Plan) -> str:
 folder={shlex.quote(plan.folder)}
 bids_dir={shlex.quote(plan.bids_dir)}
 output_dir={shlex.quote(plan.output_dir)}
-work_dir={shlex.quote(plan.work_dir)}
 
 note() {{  # add a line to the table; the lock keeps lines of concurrent tasks apart
   {{

@@ -27,6 +27,12 @@ _MERGED = (
     'export magnitude and phase as series of their own'
 )
 _COIL = 'the image of a single coil; combine the coils first (for example with MCPC-3D-S)'
+#: Integers that are read as floats look like this; no scanner saves such values.
+_NO_SIGNAL = 1e-12
+_MISREAD = (
+    'its values are not those of a scan (at most {:.2g}): dcm2niix misread the file. Convert it '
+    'with another version, or export it as classic DICOM'
+)
 _NO_PHASE = 'a magnitude without phase'
 
 
@@ -128,6 +134,10 @@ def _sift(image: Converted, result: Sorted) -> bool:
         return False
     if single_coil(image):
         result.problems.append((str(image), _COIL))
+        return False
+    largest = max(abs(image.facts.minimum), abs(image.facts.maximum))
+    if 0 < largest < _NO_SIGNAL:
+        result.problems.append((str(image), _MISREAD.format(largest)))
         return False
     if image.facts.n_volumes > 1:
         reason = (

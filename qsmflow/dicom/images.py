@@ -44,6 +44,7 @@ _T1W = re.compile(
     r'mp-?rage|t1w|t1_mpr|\bbravo\b|ir-?f?spgr|fspgr.*t1|(3d|sag|ax|tra|cor)[ _-]*t1'
     r'|t1[ _-]*(3d|sag|ax|tra|cor|tfe|mpr|vol)|tfl3d'
 )
+_OF_SWI = {'SWI', 'SW'}
 MIN_SLICES = 16  #: images with fewer voxels along an axis are no volume
 
 
@@ -181,7 +182,9 @@ def unusable(image: Converted) -> str:
             return reason
     if folder == 'discard' or _LOCALIZER.search(image.words):
         return 'a localizer'
-    if computed := image.kinds & _COMPUTED:
+    computed = image.kinds & _COMPUTED
+    # Some versions mark the phase of an SWI scan like the image computed from it.
+    if computed - (_OF_SWI if image.part != 'mag' else set()):
         return f'computed by the scanner from other images ({", ".join(sorted(computed))})'
     sequence = set(re.split(r'[\\/]', str(meta.get('ScanningSequence', ''))))
     if 'EP' in sequence or folder in ('func', 'dwi', 'perf'):

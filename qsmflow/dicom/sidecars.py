@@ -1,5 +1,6 @@
 """What the sidecar of a converted image keeps, and the unit of its phase."""
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -81,7 +82,8 @@ def sidecar(
     >>> sidecar(told, te=0.02, units='rad', gradient_echo=True)
     {'EchoTime': 0.02, 'RepetitionTimeExcitation': 0.03, 'Units': 'rad'}
     """
-    kept = {key: metadata[key] for key in FIELDS if metadata.get(key) not in (None, '', [])}
+    known = {key: metadata[key] for key in FIELDS if metadata.get(key) not in (None, '', [])}
+    kept = {key: value for key, value in known.items() if _is_json(value)}
     if te is not None:
         kept['EchoTime'] = te
     if gradient_echo and 'RepetitionTime' in kept:
@@ -90,3 +92,12 @@ def sidecar(
     if units is not None:
         kept['Units'] = units
     return kept
+
+
+def _is_json(value: Any) -> bool:
+    """Tell whether a value can stand in JSON; NaN and infinity cannot."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return True

@@ -135,10 +135,20 @@ def read_converted(folder: str | os.PathLike) -> tuple[list[Converted], list[str
             problems.append(f'series {number}: slices at unequal distances: a file may be missing')
         elif not sidecar.exists():
             problems.append(f'series {number}: {TOOL} wrote no sidecar')
+        elif (metadata := _load(sidecar)) is None:
+            problems.append(f'series {number}: the sidecar of {TOOL} cannot be read')
         else:
-            metadata = json.loads(sidecar.read_text(encoding='utf-8', errors='replace'))
             images.append(Converted(path, study, series, number, ends, metadata, facts))
     return sorted(images, key=lambda image: (image.number, image.path.name)), problems
+
+
+def _load(sidecar: Path) -> dict | None:
+    """Return the content of a sidecar; control characters in texts are let through."""
+    try:
+        content = json.loads(sidecar.read_text(encoding='utf-8', errors='replace'), strict=False)
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def _split(stem: str) -> tuple[str, str, int, tuple[str, ...]]:

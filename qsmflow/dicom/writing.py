@@ -142,7 +142,9 @@ def write_targets(
             text = json.dumps(dict(target.content), indent=2, ensure_ascii=False) + '\n'
             _place(root / target.relative_sidecar, text.encode(), written)
             _place(root / target.relative, target.image.path, written)
-        _add_participant(root / 'participants.tsv', f'sub-{participant}')
+        table = root / 'participants.tsv'
+        if not exists or table.exists():  # a table of one would leave the others out
+            _add_participant(table, f'sub-{participant}')
     except BaseException:
         _remove(written, root)
         raise
@@ -151,7 +153,9 @@ def write_targets(
 
 def _remove(paths: Sequence[Path], root: Path) -> None:
     """Remove files, and the folders below a root that are empty without them."""
-    for path in paths:
+    for path in sorted(paths, key=lambda path: path.parent == root):
+        if path.parent == root and any(root.glob('sub-*')):
+            continue  # another conversion into the same new dataset relies on it
         path.unlink(missing_ok=True)
         for folder in path.parents:
             if folder == root.parent:
@@ -208,6 +212,7 @@ def _dataset_files(name: str, tool: str) -> dict[str, str]:
     )
     return {
         'dataset_description.json': json.dumps(description, indent=2, ensure_ascii=False) + '\n',
+        'participants.tsv': 'participant_id\n',
         'README': readme,
     }
 

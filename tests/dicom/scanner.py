@@ -8,6 +8,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 MR_IMAGE = '1.2.840.10008.5.1.4.1.1.4'
+ENHANCED_MR_IMAGE = '1.2.840.10008.5.1.4.1.1.4.1'
 SHAPE = (20, 18, 17)  # columns, rows, slices
 TE = (4.0, 8.0, 12.0)  # ms
 #: Values of GE's private image type (0043,102F).
@@ -88,8 +89,68 @@ class Scanner:
                 self._mark(item, part)
                 for key, value in fields.items():
                     setattr(item, key, value)
-                item.save_as(self.folder / f'{number:04d}_{instance:04d}.dcm')
+                item.save_as(
+                    self.folder / f'{number:04d}_{instance:04d}.dcm', enforce_file_format=True
+                )
         return uid
+
+    def enhanced(self, number: int, part: str, *, name='qsm_gre', shared=False) -> None:
+        """Write a series of enhanced DICOM: one file for each echo.
+
+        What holds for all frames stands in each of them, as Siemens writes it, or is ``shared``.
+        """
+        uid = generate_uid()
+        for echo, te in enumerate(TE, 1):
+            data = stored(part, te)
+            item = self._slice(data[:, :, 0].T, 0, number, uid, echo)
+            for field in ('ImagePositionPatient', 'ImageOrientationPatient', 'SliceLocation'):
+                del item[field]
+            item.file_meta.MediaStorageSOPClassUID = item.SOPClassUID = ENHANCED_MR_IMAGE
+            item.SoftwareVersions, item.SeriesDescription = 'syngo MR XA30', name
+            item.ProtocolName, item.AcquisitionDateTime = name, '20230405101500.000000'
+            item.ImageType = ['ORIGINAL', 'PRIMARY', part[0].upper(), 'ND']
+            item.ComplexImageComponent = {'mag': 'MAGNITUDE', 'phase': 'PHASE'}[part]
+            item.PulseSequenceName, item.NumberOfFrames = '*fl3d3', data.shape[2]
+            item.EchoTrainLength = len(TE)
+            frames = [self._frame(z, part) for z in range(data.shape[2])]
+            for frame in [] if shared else frames:
+                frame.update(self._shared(te, part))
+            common = self._shared(te, part) if shared else pydicom.Dataset()
+            item.SharedFunctionalGroupsSequence = [common]
+            item.PerFrameFunctionalGroupsSequence = frames
+            item.PixelData = np.ascontiguousarray(data.transpose(2, 1, 0), '<i2').tobytes()
+            item.save_as(self.folder / f'{number:04d}_{echo:04d}.dcm', enforce_file_format=True)
+
+    @staticmethod
+    def _shared(te: float, part: str) -> pydicom.Dataset:
+        """Return what all frames share."""
+        orientation, measures, timing, echo, scale, shared = (pydicom.Dataset() for _ in range(6))
+        orientation.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        measures.PixelSpacing, measures.SliceThickness = [2.0, 2.0], 2.5
+        timing.RepetitionTime, timing.FlipAngle, timing.EchoTrainLength = 30, 15, 1
+        echo.EffectiveEchoTime = te
+        scale.RescaleSlope, scale.RescaleIntercept = (2, -4096) if part == 'phase' else (1, 0)
+        scale.RescaleType = 'US'
+        shared.PixelValueTransformationSequence = [scale]
+        shared.PlaneOrientationSequence = [orientation]
+        shared.PixelMeasuresSequence = [measures]
+        shared.MRTimingAndRelatedParametersSequence = [timing]
+        shared.MREchoSequence = [echo]
+        return shared
+
+    @staticmethod
+    def _frame(z: int, part: str) -> pydicom.Dataset:
+        """Return what is a frame's own."""
+        position, content, kind, frame = (pydicom.Dataset() for _ in range(4))
+        position.ImagePositionPatient = [-20.0, -18.0, 2.5 * z - 20]
+        content.StackID, content.InStackPositionNumber = '1', z + 1
+        content.DimensionIndexValues = [1, z + 1]
+        content.FrameAcquisitionDateTime = '20230405101500.000000'
+        kind.FrameType = ['ORIGINAL', 'PRIMARY', part[0].upper(), 'ND']
+        kind.ComplexImageComponent = {'mag': 'MAGNITUDE', 'phase': 'PHASE'}[part]
+        frame.PlanePositionSequence, frame.FrameContentSequence = [position], [content]
+        frame.MRImageFrameTypeSequence = [kind]
+        return frame
 
     def _slice(self, pixels, z, number, uid, instance) -> FileDataset:
         meta = FileMetaDataset()

@@ -70,15 +70,7 @@ def test_a_new_dataset(siemens, tmp_path, capsys):
         *(f'{ANAT}sub-01_echo-{e}_part-{part}_MEGRE.{end}'
           for e in (1, 2, 3) for part in ('mag', 'phase') for end in ('nii.gz', 'json')),
     }  # fmt: skip
-    for echo, te in enumerate(TE, 1):
-        for part in ('mag', 'phase'):
-            image, content = load(out, f'sub-01_echo-{echo}_part-{part}_MEGRE.nii.gz')
-            assert image.shape == SHAPE
-            assert content['EchoTime'] == pytest.approx(te / 1000)
-            raw = stored(part, te)
-            wanted = raw if part == 'mag' else 2.0 * raw - 4096
-            np.testing.assert_array_equal(in_scanner_order(image), wanted)
-            assert content.get('Units') == (None if part == 'mag' else 'arbitrary')
+    assert_siemens_voxels(out)
     description = json.loads((out / 'dataset_description.json').read_text())
     assert description['Name'] == 'my study'
     assert [tool['Name'] for tool in description['GeneratedBy']] == ['qsmflow-dicom', 'dcm2niix']
@@ -136,6 +128,41 @@ def test_siemens_xa_classic_without_echo_numbers(tmp_path):
     assert [content['EchoTime'] for content in found] == [0.004, 0.008, 0.012]
 
 
+def assert_siemens_voxels(out) -> None:
+    """Compare all images with what the synthetic scanner stored."""
+    for echo, te in enumerate(TE, 1):
+        for part in ('mag', 'phase'):
+            image, content = load(out, f'sub-01_echo-{echo}_part-{part}_MEGRE.nii.gz')
+            assert image.shape == SHAPE
+            assert content['EchoTime'] == pytest.approx(te / 1000)
+            assert content.get('Units') == (None if part == 'mag' else 'arbitrary')
+            raw = stored(part, te)
+            wanted = raw if part == 'mag' else 2.0 * raw - 4096
+            np.testing.assert_array_equal(in_scanner_order(image), wanted)
+
+
+def test_siemens_xa_enhanced(tmp_path):
+    scanner = Scanner(tmp_path / 'dicom', 'Siemens Healthineers')
+    scanner.enhanced(5, 'mag')
+    scanner.enhanced(6, 'phase')
+    call(tmp_path / 'dicom', tmp_path / 'out', '--yes')
+    assert_siemens_voxels(tmp_path / 'out')
+
+
+def test_values_that_dcm2niix_misreads_are_not_written(tmp_path, capsys):
+    scanner = Scanner(tmp_path / 'dicom', 'Siemens Healthineers')
+    scanner.enhanced(5, 'mag', shared=True)
+    scanner.enhanced(6, 'phase', shared=True)
+    options = ['--subject', '01', '--yes', '--skip-bids-validation']
+    code = main([str(tmp_path / 'dicom'), str(tmp_path / 'out'), *options])
+    if code == 0:  # a version of dcm2niix that reads them
+        assert_siemens_voxels(tmp_path / 'out')
+    else:
+        assert code == 65
+        assert 'dcm2niix misread the file' in capsys.readouterr().out
+        assert not (tmp_path / 'out').exists()
+
+
 # --- asking, adding, refusing ---
 
 
@@ -182,6 +209,31 @@ def test_adding_to_a_dataset_changes_no_file_of_it(siemens, tmp_path, state):
     assert rows == [['participant_id', 'age'], ['sub-01', '30'], ['sub-02', 'n/a']]
     name = 'sub-02/ses-post/anat/sub-02_ses-post_acq-x_echo-1_part-mag_MEGRE.nii.gz'
     assert (out / name).exists()
+
+
+def test_a_dataset_without_a_table_of_participants_gets_none(siemens, tmp_path):
+    out = tmp_path / 'out'
+    (out / 'sub-09' / 'anat').mkdir(parents=True)
+    (out / 'dataset_description.json').write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
+    call(siemens, out, '--yes')
+    assert {path.name for path in out.iterdir()} == {
+        'sub-01', 'sub-09', 'dataset_description.json',
+    }  # fmt: skip
+
+
+def test_two_conversions_into_one_new_dataset(siemens, tmp_path):
+    command = [sys.executable, '-m', 'qsmflow.dicom.cli', siemens, tmp_path / 'out', '--yes']
+    both = [
+        subprocess.Popen(
+            [*map(str, command), '--skip-bids-validation', '--subject', label],
+            stdout=subprocess.DEVNULL,
+        )
+        for label in ('01', '02')
+    ]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    rows = (tmp_path / 'out' / 'participants.tsv').read_text().split()
+    assert sorted(rows) == ['participant_id', 'sub-01', 'sub-02']
+    assert len(list((tmp_path / 'out').glob('sub-*/anat/*_MEGRE.nii.gz'))) == 12
 
 
 def test_nothing_is_overwritten(siemens, tmp_path, state, capsys):

@@ -1,10 +1,15 @@
 """Sorting of sidecar sets of each vendor, without DICOM files and without dcm2niix."""
 
+import json
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from qsmflow.dicom.grouping import sort_images
 from qsmflow.dicom.naming import plan_targets
 from qsmflow.dicom.sidecars import phase_units
+from qsmflow.dicom.table import render
 from tests.dicom import vendors
 from tests.dicom.vendors import GE, PHILIPS, TE, XA, image, scan
 
@@ -268,6 +273,7 @@ def test_only_one_of_real_and_imaginary():
         ({'kinds': ['ORIGINAL', 'PRIMARY', 'M', 'P'], 'shape': (64, 64, 40, 2)}, 'merged'),
         ({'shape': (64, 64, 40, 6)}, 'holds 6 volumes'),
         ({'ends': ('cH1P',)}, 'single coil'),
+        ({'values': (0, 5e-34)}, 'misread'),
     ],
 )
 def test_merged_or_uncombined_images_are_problems(fields, shown):
@@ -280,6 +286,37 @@ def test_a_lost_slice_is_never_hidden():
     # The magnitude of an acquisition is lost: the phase alone is not the scan.
     images = [image(5, 'mag', te, e, shape=(64, 64, 39)) for e, te in enumerate(TE, 1)]
     assert 'magnitude (series 5) has another grid' in problem([*images, *scan(6, ['phase'])])
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=4,
+)
+KEYS = ('EchoTime', 'EchoNumber', 'ImageType', 'AcquisitionTime', 'ProtocolName', 'BidsGuess')
+KEYS += ('ScanningSequence', 'MRAcquisitionType', 'EchoTrainLength', 'RepetitionTime')
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(KEYS), JUNK), max_size=6))
+def test_any_sidecar_ends_in_a_plan_or_a_reason(changes):
+    images = [*scan(5), *scan(6, ['phase'])]
+    for index, key, value in changes:
+        images[index].metadata[key] = value
+    found = sort_images(images)
+    targets = plan_targets(found.acquisitions, '01')
+    names = [target.relative for target in targets]
+    assert len(set(names)) == len(names)
+    for target in targets:
+        json.dumps(dict(target.content), allow_nan=False)
+        assert target.content['EchoTime'] > 0 or target.relative.endswith('_T1w.nii.gz')
+    render(targets, found)
+    assert found.acquisitions or found.left_out or found.problems
+
+
+def test_the_phase_of_an_swi_scan_is_used():
+    kinds = ['ORIGINAL', 'PRIMARY', 'P', 'SWI']
+    assert names([*scan(5), *scan(6, ['phase'], kinds=kinds)]) == expected('mag', 'phase')
 
 
 # --- units and sidecars ---

@@ -87,7 +87,7 @@ def _join_echoes(blocks: list[Block]) -> list[Block]:
     joined: list[Block] = []
     for block in blocks:
         for other in joined:
-            same = _same_scan(other, block) and other.parts == block.parts
+            same = same_scan(other, block) and other.parts == block.parts
             alike = _name(other) == _name(block) and other.corrected == block.corrected
             if same and alike and not _share_times(other, block) and _normal(other, block):
                 other.images += block.images
@@ -121,7 +121,7 @@ def began_together(block: Block, image: Converted) -> bool:
     return abs(first.seconds - image.seconds) <= SAME_START
 
 
-def _same_scan(one: Block, other: Block) -> bool:
+def same_scan(one: Block, other: Block) -> bool:
     """Tell whether two blocks are of one study and grid, and began together."""
     return one.first.on_grid_of(other.first) and began_together(one, other.first)
 
@@ -156,7 +156,7 @@ def candidates(block: Block, others: Sequence[Block]) -> tuple[list[Block], bool
         for other in others
         if other.first.study == block.first.study and other.first.on_grid_of(block.first)
     ]
-    started = [other for other in on_grid if _same_scan(block, other)]
+    started = [other for other in on_grid if same_scan(block, other)]
     if started:
         return started, True
     alike = [other for other in on_grid if _name(other) == _name(block) and covers(other, block)]

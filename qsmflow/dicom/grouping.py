@@ -9,8 +9,10 @@ from qsmflow.dicom.blocks import (
     Block,
     began_together,
     candidates,
+    covers,
     make_blocks,
     preferred,
+    same_scan,
 )
 from qsmflow.dicom.echoes import EchoError, order_echoes
 from qsmflow.dicom.images import (
@@ -193,7 +195,8 @@ def _pair(blocks: Sequence[Block], result: Sorted) -> tuple[list, list[Block]]:
     """
     scans = [(block, []) for block in blocks if block.parts & set(COMPLEX_PARTS)]
     rest = [block for block in blocks if block.parts == {'mag'}]
-    scans = _join_complex(scans)
+    scans = _one_phase(_join_complex(scans), result)
+    wanting = [block for block, _ in scans if 'mag' not in block.parts]
     complete = []
     # Where the times are known they decide, before anything is left for the protocol's name.
     for by_time in (True, False):
@@ -206,16 +209,40 @@ def _pair(blocks: Sequence[Block], result: Sorted) -> tuple[list, list[Block]]:
             if not fitting or timed != by_time:
                 continue
             scans.remove((block, notes))
-            rivals = [other for other, _ in scans if fitting[0] in candidates(other, rest)[0]]
+            others = [other for other in wanting if other is not block]
+            rivals = [other for other in others if fitting[0] in candidates(other, rest)[0]]
             chosen, copies = preferred(block, fitting)
             if chosen is None or (not timed and (copies or rivals)):
                 result.problems.append((_title(block), _which(fitting)))
                 continue
+            wanting.remove(block)
             complete.append((Block([*chosen.images, *block.images]), notes))
             notes += _pairing_notes(block, chosen, copies, timed)
             rest = [other for other in rest if other is not chosen and other not in copies]
             result.left_out += [(_title(copy), 'another copy of the magnitude') for copy in copies]
     return complete + scans, rest
+
+
+def _one_phase(scans: list, result: Sorted) -> list:
+    """Keep one phase of each scan: that without correction of gradient nonlinearity."""
+    kept: list = []
+    for block, notes in sorted(scans, key=lambda item: item[0].corrected):
+        twins = [
+            other
+            for other, _ in kept
+            if other.parts == block.parts
+            and same_scan(other, block)
+            and covers(other, block)
+            and covers(block, other)
+        ]
+        if not twins:
+            kept.append((block, notes))
+        elif twins[0].corrected != block.corrected:
+            result.left_out.append((_title(block), 'another copy of the phase'))
+        else:
+            reason = f'one scan with series {twins[0].numbers[0]}: choose one with --series'
+            result.problems.append((_title(block), reason))
+    return kept
 
 
 def _join_complex(scans: list) -> list:

@@ -136,6 +136,29 @@ def test_copies_of_the_magnitude_are_left_out():
     assert [why for _, why in found.left_out] == ['another copy of the magnitude']
 
 
+def test_copies_of_the_phase_are_left_out():
+    corrected = {'kinds': ['ORIGINAL', 'PRIMARY', 'P', 'DIS2D']}
+    magnitude = scan(7, kinds=['ORIGINAL', 'PRIMARY', 'M', 'DIS2D'])
+    images = [*scan(5), *scan(6, ['phase'], **corrected), *magnitude, *scan(8, ['phase'])]
+    found = sort_images(images)
+    assert [item.numbers for item in found.acquisitions] == [(5, 8)]
+    assert not found.problems
+    assert len(found.left_out) == 2
+    # Two that cannot be told apart: one is kept, the other is not silently dropped.
+    found = sort_images([*scan(5), *scan(6, ['phase']), *scan(8, ['phase'])])
+    assert [item.numbers for item in found.acquisitions] == [(5, 6)]
+    assert '--series' in found.problems[0][1]
+
+
+def test_one_magnitude_is_not_given_to_either_of_two_phases():
+    images = [*scan(5), *scan(6, ['phase']), *scan(8, ['phase'])]
+    for item in images:
+        del item.metadata['AcquisitionTime']
+    found = sort_images(images)
+    assert not found.acquisitions
+    assert len(found.problems) == 2
+
+
 def test_each_echo_as_a_series_of_its_own():
     images = [
         image(number, part, te, echo)

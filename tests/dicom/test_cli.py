@@ -59,7 +59,7 @@ def test_a_new_dataset(siemens, tmp_path, capsys):
     shown = capsys.readouterr().out
     # The table comes before anything is written, and the verdict after it.
     assert (
-        shown.index('becomes') < shown.index('wrote 16 files') < shown.index('1 can be processed')
+        shown.index('becomes') < shown.index('wrote 17 files') < shown.index('1 can be processed')
     )
     assert 'not validated' not in shown
     assert 'BIDS validator:' not in shown  # no error

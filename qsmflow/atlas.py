@@ -181,6 +181,59 @@ def load_atlas(name_or_path: str | Path) -> Atlas:
     )
 
 
+#: Shipped tables of labels for segmentations: name -> what it describes.
+LABEL_TABLES = {
+    'aseg': 'Subcortical segmentation with the labels of FreeSurfer (aseg)',
+    'aparcaseg': 'Cortical parcellation and subcortical segmentation with the labels of '
+    'FreeSurfer (aparc+aseg, Desikan-Killiany)',
+    'synthseg': 'Whole-brain segmentation with the labels of SynthSeg',
+    'synthsegparc': 'Whole-brain segmentation with the labels of SynthSeg, cortex parcellated '
+    '(Desikan-Killiany)',
+    'tissue': 'Grey matter, white matter and cerebrospinal fluid',
+}
+
+
+def load_segmentation(path: str | Path, name: str, table: str) -> Atlas:
+    """Return a segmentation of a subject as an atlas in the space of the T1w image.
+
+    Parameters
+    ----------
+    path : path-like
+        Label image; its voxels are not read here.
+    name : str
+        Name for the ``atlas-`` entity.
+    table : str
+        A key of ``LABEL_TABLES``, or the path of a TSV with the columns of an atlas.
+
+    Returns
+    -------
+    Atlas
+
+    Raises
+    ------
+    AtlasError
+        If the table cannot be used.
+
+    Examples
+    --------
+    >>> aseg = load_segmentation('aseg.mgz', 'aseg', 'aseg')
+    >>> aseg.space, [label.index for label in aseg.table if label.name == 'putamen']
+    ('T1w', [12, 51])
+    """
+    labels = _shipped_table(table) if table in LABEL_TABLES else _read_table(Path(table))
+    return Atlas(re.sub(r'[^a-zA-Z0-9]', '', name), Path(path), 'T1w', labels)
+
+
+def _shipped_table(name: str) -> tuple[Label, ...]:
+    """Return one of the shipped tables; those with the numbers of FreeSurfer share one file."""
+    folder = _DATA / 'segmentations'
+    if (folder / f'{name}.tsv').is_file():
+        return _read_table(folder / f'{name}.tsv')
+    source = folder / 'freesurfer.tsv'
+    rows = csv.DictReader(source.read_text(encoding='utf-8').splitlines(), delimiter='\t')
+    return tuple(_read_row(row, source) for row in rows if name in row['sets'].split(','))
+
+
 def _load_folder(folder: Path) -> Atlas:
     images = sorted(p for p in folder.rglob('*_dseg.nii*') if not p.name.startswith('.'))
     if len(images) != 1:
@@ -363,12 +416,18 @@ def write_descriptions(names: Iterable[str], out_dir: str | Path) -> None:
     Parameters
     ----------
     names : iterable of str
-        Names of shipped atlases, or paths; the dentate prior comes with CIT168.
+        Names of shipped atlases or tables of labels, or paths; the dentate prior comes with
+        CIT168.
     out_dir : str or Path
         Root of the derivative dataset.
     """
     wanted = [*names, 'dentate'] if 'CIT168' in names else list(names)
     for name in dict.fromkeys(wanted):
+        if name in LABEL_TABLES:
+            about = {'Name': LABEL_TABLES[name], 'License': 'n/a'}
+            text = json.dumps(about, indent=2, ensure_ascii=False) + '\n'
+            write_text(Path(out_dir) / f'atlas-{name}_description.json', text)
+            continue
         atlas = load_atlas(name)
         about = {'Name': atlas.name, 'License': atlas.license or 'unknown'}
         for path in atlas.dseg.parent.glob('atlas-*_description.json'):

@@ -30,8 +30,8 @@ GROUPS = {
     'Content of the phase': ('A', 'SAT'),
     'Echoes and metadata': ('B',),
     'Files, headers and geometry': ('C',),
-    'Masks and anatomical images': ('D',),
-    'Dataset and run': ('E',),
+    'Masks and anatomical images': ('D', 'DERANAT', 'DERSEG', 'DERGRID'),
+    'Dataset and run': ('E', 'SLOPPY'),
     'Protocol': (),
 }
 
@@ -335,6 +335,19 @@ FINDINGS: dict[str, FindingKind] = {
         'W',
         'the check of the brain mask failed; --mask helps, and --atlas none',
     ),
+    'DERANAT': _kind(
+        'T1w image, mask or transforms of a derivative dataset',
+        'WI',
+        'used instead of our own steps; WARN: damaged, so that our own step is taken',
+    ),
+    'DERSEG': _kind(
+        'segmentation of a derivative dataset', 'W', 'left out: empty, or no table of its labels'
+    ),
+    'DERGRID': _kind(
+        'image of a derivative dataset in another place',
+        'W',
+        'left out: a mask on another grid, or a segmentation that does not fit the brain',
+    ),
     # ---- Dataset and run ----
     'E90': _kind('no dataset, no subject, or no gradient-echo data', 'F', 'exit code 65'),
     'E91': _kind(
@@ -374,6 +387,7 @@ FINDINGS: dict[str, FindingKind] = {
         'F',
         'exit code 1; the message names step and memory, finished results stay',
     ),
+    'SLOPPY': _kind('run with --sloppy', 'W', 'coarse on purpose: for trials only'),
     # ---- Protocol ----
     'ACQ3D': _kind('not a 3-D acquisition', 'WI', 'slices have phase offsets; INFO if not known'),
     'ECHON': _kind('fewer than five echoes', 'WI', 'WARN for one: no R2*'),
@@ -401,7 +415,6 @@ FINDINGS: dict[str, FindingKind] = {
     'ORIREG': _kind(
         'an orientation may not be aligned', 'W', 'the COSMOS map is made; look at it'
     ),
-    'SLOPPY': _kind('run with --sloppy', 'W', 'coarse on purpose: for trials only'),
     'FIELD': _kind('unusual field strength', 'I', 'no reference values; 1.5, 3 and 7 T are usual'),
 }
 

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from qsmflow.bids.checks_anatomy import check_anatomical
 from qsmflow.bids.checks_files import inspect_image
 from qsmflow.bids.checks_mask import check_mask
+from qsmflow.bids.checks_precomputed import verified
 from qsmflow.bids.filters import matches
 from qsmflow.bids.findings import Finding, stopping
 from qsmflow.bids.names import IMAGE_EXTENSIONS, parse_name
+from qsmflow.bids.precomputed import candidates, choose
 from qsmflow.bids.series import GRESeries, series_name
 
 if TYPE_CHECKING:
@@ -142,7 +144,7 @@ def add_mask(
     """Give a series a brain mask of a derivative dataset, if there is one for it.
 
     A mask belongs to a series if its name has the entities of the series, ``desc-brain`` or
-    ``label-brain``, and no ``space``.
+    ``label-brain``, and no ``space``, and if no T1w image beside it has the same entities.
 
     Parameters
     ----------
@@ -164,7 +166,7 @@ def add_mask(
     for dataset, root in derivatives.items():
         folder = Path(root) / f'sub-{series.subject}'
         for path in sorted(folder.rglob('*_mask.nii*')) if folder.is_dir() else ():
-            if not _is_mask_of(path.name, series, query or {}):
+            if not _is_mask_of(path.name, series, query or {}) or is_mask_of_t1w(path):
                 continue
             name = f'{dataset}:{path.relative_to(root).as_posix()}'
             findings = check_mask(path, name, series)
@@ -174,6 +176,66 @@ def add_mask(
             told = (*series.findings, note, *findings)
             return dataclasses.replace(series, mask=str(path.absolute()), findings=told), None
     return series, None
+
+
+def is_mask_of_t1w(path: Path) -> bool:
+    """Tell whether a mask without ``space`` belongs to a T1w image of its dataset.
+
+    fMRIPrep leaves the entity out in the space of the T1w image.
+    """
+    own, _, _ = parse_name(path.name)
+    own = {key: label for key, label in own.items() if key not in ('desc', 'label')}
+    for image in path.parent.glob('*_T1w.nii*'):
+        entities, _, _ = parse_name(image.name)
+        entities.pop('desc', None)
+        if entities == own:
+            return True
+    return False
+
+
+def add_precomputed(
+    series: GRESeries,
+    derivatives: Mapping[str, str | os.PathLike],
+    queries: Mapping[str, Mapping[str, Any]],
+    cache: dict,
+) -> GRESeries:
+    """Give a series what derivative datasets hold for its T1w image.
+
+    Parameters
+    ----------
+    series : GRESeries
+        With the raw T1w image, if there is one.
+    derivatives : mapping
+        Names and roots of derivative datasets.
+    queries : mapping
+        Filters of the user.
+    cache : dict
+        Results of checks; filled here.
+
+    Returns
+    -------
+    GRESeries
+        With ``precomputed``; ``t1w`` is the preprocessed image where there is one. Findings of
+        :mod:`qsmflow.bids.precomputed` and :mod:`qsmflow.bids.checks_precomputed`.
+    """
+    found = [
+        candidate
+        for dataset, root in derivatives.items()
+        for candidate in candidates(dataset, Path(root), series.subject, queries)
+    ]
+    chosen, findings = choose(series, found)
+    if chosen is None:
+        return dataclasses.replace(series, findings=(*series.findings, *findings))
+    key = chosen, series.t1w
+    if key not in cache:
+        cache[key] = verified(chosen, series.t1w)
+    usable, problems = cache[key]
+    own = series.findings
+    if usable is not None and usable.t1w:
+        # What was said of raw images does not hold for the one in use.
+        own = tuple(item for item in own if item.code not in ('D81', 'D82'))
+        series = dataclasses.replace(series, t1w=usable.t1w, t1w_note='')
+    return dataclasses.replace(series, precomputed=usable, findings=(*own, *findings, *problems))
 
 
 def _is_mask_of(name: str, series: GRESeries, query: Mapping[str, Any]) -> bool:

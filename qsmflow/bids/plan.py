@@ -1,6 +1,5 @@
 """Tell what would be done: the tables of ``--dry-run`` and the same as a dictionary."""
 
-import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -132,7 +131,7 @@ def _series_as_dict(series: GRESeries) -> dict[str, Any]:
             'factor': scaling.slope,
             'offset': scaling.intercept,
         },
-        't1w': series.t1w and os.path.relpath(series.t1w, series.bids_dir),
+        't1w': series.t1w and _t1w_name(series),
         't1w_note': series.t1w_note,
         'mask': series.mask,
         'protocol': [rule.as_dict() for rule in series.protocol],
@@ -149,7 +148,7 @@ def _finding_row(name: str, finding: Finding) -> tuple[str, ...]:
 def _row(series: GRESeries, bids_dir: str) -> tuple[str, ...]:
     te = ', '.join(f'{1000 * t:.4g}' for t in series.te[:6]) + (', ...' * (len(series.te) > 6))
     phase = 'real + imaginary' if series.scaling is None else series.scaling.rule
-    t1w = 'none' if series.t1w is None else os.path.relpath(series.t1w, bids_dir)
+    t1w = 'none' if series.t1w is None else _t1w_name(series)
     return (
         series.name,
         str(len(series.te)),
@@ -160,6 +159,11 @@ def _row(series: GRESeries, bids_dir: str) -> tuple[str, ...]:
         phase,
         t1w.rpartition('/')[2],
     )
+
+
+def _t1w_name(series: GRESeries) -> str:
+    """Return the T1w image below its dataset; of a derivative dataset, as a BIDS URI."""
+    return series.t1w_uri.removeprefix('bids:raw:')
 
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:

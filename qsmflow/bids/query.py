@@ -153,7 +153,7 @@ def collect(
     anatomical = [image for image in images if image.suffix == 'T1w']
     anatomical, lost_t1w = _filtered_t1w(anatomical, queries.get('t1w'))
     complete, lost = _add_companions(
-        series, images, anatomical, derivatives or {}, queries.get('mask'), str(root)
+        series, images, anatomical, derivatives or {}, queries, str(root)
     )
     failed += lost
     findings += [*lost_t1w, *unrelated(broken, images)]
@@ -287,16 +287,17 @@ def _add_companions(
     images: Sequence[Image],
     anatomical: Sequence[Image],
     derivatives: Mapping[str, str | os.PathLike],
-    mask_query: Mapping | None,
+    queries: Mapping[str, Mapping],
     root: str,
 ) -> tuple[list[GRESeries], list[Failure]]:
-    """Give each series its T1w and mask; a mask that does not fit fails the series."""
+    """Give each series its T1w, mask and the like; a mask that does not fit fails the series."""
     complete, failed = [], []
     cache: dict = {}
     for item in series:
         item = companions.add_t1w(item, anatomical, root, cache)
+        item = companions.add_precomputed(item, derivatives, queries, cache)
         item = add_lesion(item, images, derivatives)
-        item, problem = companions.add_mask(item, derivatives, mask_query)
+        item, problem = companions.add_mask(item, derivatives, queries.get('mask'))
         if problem:
             failed.append((item.name, (*item.findings, problem)))
         else:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from qsmflow.bids.checks_metadata import Echo, SourceFile
 from qsmflow.bids.findings import Finding, stopping
 from qsmflow.bids.pairing import check_polarity, order_by_time, pair_echoes
 from qsmflow.settings import FORCE_R2STAR
+
+if TYPE_CHECKING:
+    from qsmflow.bids.precomputed import Precomputed
 
 #: Entities that derivatives keep; ``echo`` and ``part`` are combined, the others must not differ.
 KEPT_ENTITIES = ('sub', 'ses', 'task', 'acq', 'ce', 'rec', 'run', 'chunk')
@@ -108,6 +111,8 @@ class GRESeries:
         Brain mask, given or of a derivative dataset, in the scanner coordinates of this series.
     lesion : str or None
         Mask of a lesion, which registrations leave out of account.
+    precomputed : Precomputed or None
+        What derivative datasets hold for the T1w image.
     findings : tuple of Finding
         All that is worth telling, none of level ERROR or FATAL.
     """
@@ -137,6 +142,7 @@ class GRESeries:
     t1w_note: str = ''
     mask: str | None = None
     lesion: str | None = None
+    precomputed: 'Precomputed | None' = None
     findings: tuple[Finding, ...] = field(default=(), hash=False)
 
     @property
@@ -158,6 +164,13 @@ class GRESeries:
     def has_magnitude(self) -> bool:
         """Whether there is a magnitude, of its own or from real and imaginary images."""
         return bool(self.magnitude or self.real)
+
+    @property
+    def t1w_uri(self) -> str:
+        """BIDS URI of the T1w image in use; empty if there is none."""
+        if self.precomputed is not None and self.precomputed.t1w_uri:
+            return self.precomputed.t1w_uri
+        return bids_uri(self.t1w, self.bids_dir) if self.t1w else ''
 
     @property
     def sources(self) -> tuple[str, ...]:

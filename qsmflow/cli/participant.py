@@ -134,7 +134,7 @@ def _work(collection, settings: Settings, ledger: Ledger) -> None:
             for finding in findings:
                 _LOGGER.warning('%s', finding)
                 collection = _noted(collection, finding)
-            log_dir = _start_output(settings)
+            log_dir = _start_output(settings, collection.series)
             for subject in subjects:
                 remove_partial(Path(out_dir, f'sub-{subject}'))
                 write_record(out_dir, subject, settings)
@@ -216,15 +216,17 @@ def _selection(settings: Settings) -> dict:
     }
 
 
-def _start_output(settings: Settings) -> Path:
+def _start_output(settings: Settings, series) -> Path:
     """Write what describes the output, and return the folder of this run's logs."""
-    from qsmflow.atlas import write_descriptions
+    from qsmflow.atlas import LABEL_TABLES, write_descriptions
     from qsmflow.bids import write_dataset_files
 
     out_dir = Path(settings.bids.output_dir)
     links = dict(settings.bids.derivatives)
     write_dataset_files(out_dir, settings.bids.bids_dir, __version__, links=links)
-    write_descriptions(settings.outputs.atlas, out_dir)
+    given = [one for item in series if item.precomputed for one in item.precomputed.segmentations]
+    tables = [one.table for one in given if settings.outputs.atlas and one.table in LABEL_TABLES]
+    write_descriptions([*settings.outputs.atlas, *tables], out_dir)
     log_dir = _log_dir(settings)
     log_dir.mkdir(parents=True, exist_ok=True)
     write_text(log_dir / 'qsmflow.toml', settings.to_toml())

@@ -103,7 +103,8 @@ def used_images(collection: Collection) -> tuple[str, ...]:
     """
     paths = []
     for series in collection.series:
-        paths += [*series.files, *([series.t1w] if series.t1w else [])]
+        inside = series.t1w and Path(series.t1w).is_relative_to(collection.bids_dir)
+        paths += [*series.files, *([series.t1w] if inside else [])]
     relative = [os.path.relpath(path, collection.bids_dir).replace(os.sep, '/') for path in paths]
     relative += [item.file for _, findings in collection.failed for item in findings if item.file]
     return tuple(dict.fromkeys(relative))

@@ -69,6 +69,7 @@ class DentateSegmentation(VolumeInterface):
 class _RegionStatisticsInputSpec(BaseInterfaceInputSpec):
     labels = File(exists=True, mandatory=True, desc='labels of the atlas on the grid of the maps')
     atlas = traits.Str(mandatory=True, desc='name or path of the atlas')
+    table = traits.Str(desc='of a segmentation: name of a table of labels, or its path')
     mask = File(exists=True, mandatory=True, desc='where the maps are valid')
     chimap = File(exists=True, mandatory=True, desc='susceptibility, ppm')
     r2star = File(exists=True, desc='R2*, 1/s')
@@ -124,7 +125,7 @@ class RegionStatistics(SimpleInterface):
     def _regions(self, chi: io.Volume) -> tuple[np.ndarray, list, dict]:
         """Return labels, rows and quality notes, with the dentate nuclei if there are any."""
         labels = np.rint(optional_volume(self.inputs.labels, chi)).astype(np.int32)
-        rows = list(atlases.rows(atlases.load_atlas(self.inputs.atlas)))
+        rows = list(atlases.rows(self._atlas()))
         notes = {}
         if not self._defined('registration').get('passed', True):
             notes = {(row.name, row.hemi): 'registration' for row in rows}
@@ -144,6 +145,12 @@ class RegionStatistics(SimpleInterface):
                 notes[row.name, row.hemi] = self._dentate_note(row.hemi)
             rows += own
         return labels, [*rows, atlases.whole_brain_row()], notes
+
+    def _atlas(self) -> atlases.Atlas:
+        """Return the atlas, or the segmentation with its table, whose name is not needed."""
+        if isdefined(self.inputs.table):
+            return atlases.load_segmentation(self.inputs.atlas, 'own', self.inputs.table)
+        return atlases.load_atlas(self.inputs.atlas)
 
     def _dentate_note(self, hemi: str) -> str:
         """Return flags for the dentate nucleus of one side, or of both."""

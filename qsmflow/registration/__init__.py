@@ -23,6 +23,7 @@ from qsmflow.registration.brain import (
     is_skull_stripped,
 )
 from qsmflow.registration.core import (
+    MIN_SCORE,
     STARTS,
     RegistrationResult,
     jacobian_range,
@@ -30,6 +31,7 @@ from qsmflow.registration.core import (
     registration_check,
     start_matrix,
 )
+from qsmflow.registration.given import check_transforms
 from qsmflow.registration.images import (
     flatten_intensity,
     foreground,
@@ -40,8 +42,10 @@ from qsmflow.registration.labels import field_of_view_fraction, warp_labels
 from qsmflow.registration.nuclei import refine_alignment
 
 __all__ = [
+    'MIN_SCORE',
     'STARTS',
     'RegistrationResult',
+    'check_transforms',
     'extract_brain',
     'extract_brain_deepbet',
     'extract_object',

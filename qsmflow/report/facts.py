@@ -15,7 +15,7 @@ _UNIT_ENDINGS = {
     'mm': 'mm', 'ms': 'ms', 's': 's', 'deg': '°', 'T': 'T', 'MHz': 'MHz', 'bytes': 'bytes',
 }  # fmt: skip
 _MAX_ITEMS = 8  #: items of a list in the evidence that are shown
-_KINDS = {'rigid': 'rigid', 'affine': 'affine', 'syn': 'nonlinear'}
+_KINDS = {'rigid': 'rigid', 'affine': 'affine', 'syn': 'nonlinear', 'given': 'given'}
 
 
 def format_value(value: object) -> str:
@@ -297,6 +297,8 @@ def _registration(facts: dict) -> dict:
 def _step_name(step: Mapping) -> str:
     kind, target = step.get('kind'), step.get('target')
     name = _KINDS.get(str(kind), str(kind or ''))
+    source = step.get('source')
+    name = f'{name} by {source}' if source else name
     return ', '.join(part for part in (f'to {target}' if target else '', name) if part)
 
 

@@ -1,13 +1,14 @@
 """Workflows that place a series in anatomy: T1w image, template, other spaces."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from nipype.interfaces.utility import Merge
 
 from qsmflow import atlas
 from qsmflow.bids.derivatives import derivative_path
 from qsmflow.bids.names import parse_name
+from qsmflow.bids.precomputed import Precomputed
 from qsmflow.bids.series import GRESeries, bids_uri
 from qsmflow.engine import Node, Workflow, identity
 from qsmflow.interfaces.anatomy import (
@@ -17,6 +18,7 @@ from qsmflow.interfaces.anatomy import (
     RegisterToTemplate,
 )
 from qsmflow.interfaces.checks import CombineChecks
+from qsmflow.interfaces.given import BinaryMask, CheckTransforms
 from qsmflow.interfaces.reportlets import RegistrationFigure
 from qsmflow.workflows.common import given, sink_node
 from qsmflow.workflows.outputs import SPACE_OUTPUTS, output_sidecar
@@ -34,6 +36,8 @@ def init_t1w_wf(
     bids_dir: str,
     mask_method: str = 'registration',
     lesion: str | None = None,
+    precomputed: Precomputed | None = None,
+    entities: Mapping[str, str] | None = None,
     name: str = 't1w_wf',
 ) -> Workflow:
     """Extract the brain of a T1w image and register it to the template.
@@ -58,6 +62,10 @@ def init_t1w_wf(
         How the brain is found.
     lesion : str, optional
         Mask of a lesion, in the coordinates of the image; the registration leaves it out.
+    precomputed : Precomputed, optional
+        Mask and transforms of another pipeline, which are used instead of our own.
+    entities : mapping of str, optional
+        Entities of the outputs; those of the image by default.
     name : str
         Name of the workflow.
 
@@ -77,33 +85,30 @@ def init_t1w_wf(
     """
     workflow = Workflow(name=name)
     workflow.tag = 't1w'
-    workflow.__desc__ = (
-        'The brain in the T1w image was found by registration to the full-head template.\n'
-        if mask_method == 'registration'
-        else 'The brain in the T1w image was found with the deepbet network [@fisch2024].\n'
-    )
+    ready = precomputed or Precomputed()
+    workflow.__desc__ = _t1w_sentence(ready, mask_method)
     t1w = os.path.abspath(t1w)
     inputnode = identity('inputnode', ['t1w'], t1w=t1w)
     outputnode = identity('outputnode', ['t1w', 'mask', 'to_template', 'from_template', 'check'])
-    extract = Node(BrainExtraction(method=mask_method), name='extract', mem_gb=REGISTRATION_MEM_GB)
-    register = RegisterToTemplate(source='T1w', **given(lesion=lesion))
-    register = Node(register, name='register', mem_gb=REGISTRATION_MEM_GB)
-    entities = parse_name(t1w.rpartition('/')[2])[0]
-    mask_path = derivative_path(entities, suffix='mask', space='T1w', desc='brain')
-    source = bids_uri(t1w, bids_dir)
-    ds_mask = sink_node(
-        'ds_mask',
-        out_dir=out_dir,
-        path=mask_path,
-        kind='mask',
-        metadata={'Type': 'Brain', 'Sources': [source], 'SpatialReference': source},
-    )
+    if ready.mask:
+        extract = Node(BinaryMask(in_file=ready.mask), name='given_mask')
+    else:
+        extract = Node(
+            BrainExtraction(method=mask_method), name='extract', mem_gb=REGISTRATION_MEM_GB
+        )
+        workflow.connect(inputnode, 't1w', extract, 'in_file')
+    if ready.to_template:
+        interface = CheckTransforms(
+            forward=ready.to_template, inverse=ready.from_template, source=ready.pipeline
+        )
+        register = Node(interface, name='given_transforms', mem_gb=REGISTRATION_MEM_GB)
+    else:
+        interface = RegisterToTemplate(source='T1w', **given(lesion=lesion))
+        register = Node(interface, name='register', mem_gb=REGISTRATION_MEM_GB)
     workflow.connect([
-        (inputnode, extract, [('t1w', 'in_file')]),
         (inputnode, register, [('t1w', 'in_file')]),
         (inputnode, outputnode, [('t1w', 't1w')]),
         (extract, register, [('brain_mask', 'in_mask')]),
-        (extract, ds_mask, [('brain_mask', 'in_file')]),
         (extract, outputnode, [('brain_mask', 'mask')]),
         (register, outputnode, [
             ('forward', 'to_template'),
@@ -111,8 +116,44 @@ def init_t1w_wf(
             ('check', 'check'),
         ]),
     ])  # fmt: skip
-    _store_transforms(workflow, register, entities, out_dir, 'T1w', _TEMPLATE, '.h5')
+    entities = dict(entities or parse_name(t1w.rpartition('/')[2])[0])
+    # What another pipeline made stays with it; sidecars say where.
+    if not ready.mask:
+        source = ready.t1w_uri or bids_uri(t1w, bids_dir)
+        ds_mask = sink_node(
+            'ds_mask',
+            out_dir=out_dir,
+            path=derivative_path(entities, suffix='mask', space='T1w', desc='brain'),
+            kind='mask',
+            metadata={'Type': 'Brain', 'Sources': [source], 'SpatialReference': source},
+        )
+        workflow.connect(extract, 'brain_mask', ds_mask, 'in_file')
+    if not ready.to_template:
+        _store_transforms(workflow, register, entities, out_dir, 'T1w', _TEMPLATE, '.h5')
     return workflow
+
+
+def _t1w_sentence(ready: Precomputed, mask_method: str) -> str:
+    """Say where image, mask and transforms come from."""
+    parts = {
+        'T1w image': ready.t1w,
+        'its brain mask': ready.mask,
+        f'its registration to {_TEMPLATE}': ready.to_template,
+    }
+    names = [name for name, it in parts.items() if it]
+    text = ''
+    if names:
+        listed = names[0] if len(names) == 1 else f'{", ".join(names[:-1])} and {names[-1]}'
+        verb = 'was' if len(names) == 1 else 'were'
+        text = f'The {listed.removeprefix("the ")} {verb} taken from {ready.pipeline}. '
+        text = text.replace('The its', 'Its').replace('Its brain', 'The brain mask of the T1w')
+    if not ready.mask:
+        text += (
+            'The brain in the T1w image was found by registration to the full-head template.'
+            if mask_method == 'registration'
+            else 'The brain in the T1w image was found with the deepbet network [@fisch2024].'
+        )
+    return f'{text.strip()}\n'
 
 
 def _store_transforms(workflow, register, source, out_dir, here, there, extension) -> None:
@@ -154,18 +195,19 @@ def init_anatomy_wf(
 
     Outputs
     -------
-    to_template, from_template, to_t1w : list of str
-        ITK transforms in ANTs' order; the last is not set without a T1w image.
+    to_template, from_template, to_t1w, from_t1w : list of str
+        ITK transforms in ANTs' order; the last two are not set without a T1w image.
     t1w : str
         As given.
-    check : dict
-        Passed only if all steps passed.
+    check, t1w_check : dict
+        Passed only if all steps passed; and of the step to the T1w image alone.
     """
     workflow = Workflow(name=name)
     workflow.tag = 'anatomy'
     t1w_fields = ('t1w', 't1w_mask', 't1w_to_template', 't1w_from_template', 't1w_check')
     inputnode = identity('inputnode', ['first_magnitude', 'mask', *t1w_fields])
-    outputnode = identity('outputnode', ['to_template', 'from_template', 'to_t1w', 't1w', 'check'])
+    outputs = ['to_template', 'from_template', 'to_t1w', 'from_t1w', 't1w', 'check', 't1w_check']
+    outputnode = identity('outputnode', outputs)
     target = 'T1w' if has_t1w else _TEMPLATE
     masked = given(lesion=None if has_t1w else series.lesion)
     interface = RegisterToT1w() if has_t1w else RegisterToTemplate(source='GRE', **masked)
@@ -188,10 +230,17 @@ def init_anatomy_wf(
             (inputnode, chains['from_template'], [('t1w_from_template', 'in2')]),
             (inputnode, checks, [('t1w_check', 'second')]),
             (inputnode, outputnode, [('t1w', 't1w')]),
-            (register, outputnode, [('forward', 'to_t1w')]),
+            (register, outputnode, [
+                ('forward', 'to_t1w'),
+                ('inverse', 'from_t1w'),
+                ('check', 't1w_check'),
+            ]),
         ])  # fmt: skip
+        ready = series.precomputed is not None and series.precomputed.to_template
         workflow.__desc__ = (
-            'The magnitude was registered rigidly to the T1w image, and that to '
+            'The magnitude was registered rigidly to the T1w image with ANTs [@avants2011].\n'
+            if ready
+            else 'The magnitude was registered rigidly to the T1w image, and that to '
             'MNI152NLin2009cAsym with ANTs (rigid, affine, SyN) [@avants2011; @fonov2011].\n'
         )
     else:
@@ -273,12 +322,14 @@ def init_spaces_wf(
                 workflow.connect(
                     [(inputnode, move, [('t1w', 'reference'), ('to_t1w', 'transforms')])]
                 )
-                reference = bids_uri(series.t1w, series.bids_dir)
-                placed = {'space': 'T1w', 'spatial_reference': reference}
+                placed = {'space': 'T1w', 'spatial_reference': series.t1w_uri}
             else:
                 move.inputs.reference = str(atlas.template('T1w_brain_res-1'))
                 workflow.connect(inputnode, 'to_template', move, 'transforms')
                 placed = {'space': space, 'resolution': '1 mm isotropic'}
+                if series.precomputed is not None and series.precomputed.transform_uris:
+                    used = series.precomputed.transform_uris
+                    placed['sources'] = [*series.sources, *used]
             sink = sink_node(
                 f'ds_{label}',
                 out_dir=out_dir,

@@ -6,12 +6,14 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 
 from qsmflow import __version__, io
 from qsmflow.algorithms import method_parameters
 from qsmflow.algorithms.catalog import STAGES
+from qsmflow.bids.names import parse_name
 from qsmflow.bids.orientations import orientation_finding, orientation_groups
 from qsmflow.bids.series import GRESeries
 from qsmflow.engine import Workflow
@@ -95,9 +97,8 @@ def init_subject_wf(*, series: Sequence[GRESeries], settings: Settings, out_dir:
     """
     workflow = Workflow(name=subject_workflow_name(series[0].subject))
     use_t1w = bool(settings.outputs.atlas or settings.outputs.output_spaces)
-    t1w_files = dict.fromkeys(
-        item.t1w for item in series if item.t1w and use_t1w and item.has_phase
-    )
+    usable = [item for item in series if item.t1w and use_t1w and item.has_phase]
+    first = {item.t1w: item for item in reversed(usable)}
     t1w_wfs = {
         path: init_t1w_wf(
             t1w=path,
@@ -105,9 +106,11 @@ def init_subject_wf(*, series: Sequence[GRESeries], settings: Settings, out_dir:
             out_dir=out_dir,
             bids_dir=settings.bids.bids_dir,
             lesion=next((s.lesion for s in series if s.t1w == path and s.lesion), None),
+            precomputed=item.precomputed,
+            entities=t1w_entities(item),
             name=f't1w_{number}_wf',
         )
-        for number, path in enumerate(t1w_files)
+        for number, (path, item) in enumerate(reversed(first.items()))
     }
     series_wfs = {}
     for item in series:
@@ -135,6 +138,18 @@ def subject_workflow_name(subject: str) -> str:
     'sub_01_wf'
     """
     return f'sub_{_identifier(subject)}_wf'
+
+
+def t1w_entities(series: GRESeries) -> dict[str, str]:
+    """Return the entities of what is made of the T1w image of a series.
+
+    They are those of its name, but of a FreeSurfer image subject and session.
+    """
+    entities = parse_name(Path(series.t1w).name)[0]
+    if 'sub' in entities:
+        return {key: label for key, label in entities.items() if key != 'desc'}
+    session = re.search(r'/sub-[A-Za-z0-9]+_ses-([A-Za-z0-9]+)/mri/', series.t1w)
+    return {'sub': series.subject} | ({'ses': session[1]} if session else {})
 
 
 def _add_cosmos(workflow, group, series_wfs, settings, out_dir):
@@ -244,7 +259,12 @@ def _add_anatomy(workflow, reconstruction_wf, series, settings, out_dir, methods
     anatomy_wf = init_anatomy_wf(series=series, out_dir=out_dir, has_t1w=series.t1w is not None)
     _feed(workflow, reconstruction_wf, anatomy_wf, ('first_magnitude', 'mask'))
     if atlases:
-        regions_wf = init_regions_wf(atlas_names=atlases, series=series, out_dir=out_dir)
+        given = series.precomputed.segmentations if series.precomputed and series.t1w else ()
+        regions_wf = init_regions_wf(
+            atlas_names=atlases, series=series, out_dir=out_dir, segmentations=given
+        )
+        if given:
+            _feed(workflow, anatomy_wf, regions_wf, ('to_t1w', 'from_t1w', 't1w_check'))
         maps = [field for field in ('r2star', 't2star') if field in fields]
         _feed(
             workflow,

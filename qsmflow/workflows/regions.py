@@ -8,6 +8,7 @@ from pathlib import Path
 
 from qsmflow import atlas as atlases
 from qsmflow.bids.derivatives import derivative_path
+from qsmflow.bids.precomputed import Segmentation
 from qsmflow.bids.series import GRESeries
 from qsmflow.engine import Node, Workflow, identity
 from qsmflow.interfaces.anatomy import AtlasToNative
@@ -25,10 +26,18 @@ _WAYS = ('from_template', 'to_template')
 #: Input doors of the two kinds of stages inside.
 _DENTATE_INPUTS = ('chimap', 'r2star', 'magnitude', 'qsm_mask', *_WAYS)
 _TABLE_INPUTS = (*_MAPS, *_WAYS, 'reference', 'check')
+#: What leads to a segmentation in the space of the T1w image, and the doors for it.
+_T1W_INPUTS = ('from_t1w', 'to_t1w', 't1w_check')
+_T1W_TARGETS = (*_WAYS, 'check')
 
 
 def init_regions_wf(
-    *, atlas_names: Sequence[str], series: GRESeries, out_dir: str, name: str = 'regions_wf'
+    *,
+    atlas_names: Sequence[str],
+    series: GRESeries,
+    out_dir: str,
+    segmentations: Sequence[Segmentation] = (),
+    name: str = 'regions_wf',
 ) -> Workflow:
     """Bring each atlas to the series and tabulate its regions.
 
@@ -43,6 +52,8 @@ def init_regions_wf(
         Gives the names.
     out_dir : str
         Root of the derivative dataset.
+    segmentations : sequence of Segmentation
+        Of the subject, in the space of the T1w image; each gets a table too.
     name : str
         Name of the workflow.
 
@@ -55,6 +66,10 @@ def init_regions_wf(
         ITK transforms.
     reference, check : dict
         Of the susceptibility, and of the registration.
+    from_t1w, to_t1w : list of str
+        ITK transforms, for segmentations.
+    t1w_check : dict
+        Of the registration to the T1w image.
 
     Outputs
     -------
@@ -65,8 +80,16 @@ def init_regions_wf(
     """
     workflow = Workflow(name=name)
     workflow.tag = 'regions'
-    inputnode = identity('inputnode', [*_MAPS, *_WAYS, 'reference', 'check'])
+    inputnode = identity('inputnode', [*_MAPS, *_WAYS, 'reference', 'check', *_T1W_INPUTS])
     outputnode = identity('outputnode', ['dentate', 'refinement', 'coverage'])
+    for one in segmentations:
+        table_wf = init_atlas_table_wf(
+            atlas=one.path, series=series, out_dir=out_dir, segmentation=one
+        )
+        own = tuple(field for field in _TABLE_INPUTS if field not in (*_WAYS, 'check'))
+        _pass_all(workflow, inputnode, table_wf, own)
+        links = [(f, f'inputnode.{g}') for f, g in zip(_T1W_INPUTS, _T1W_TARGETS, strict=True)]
+        workflow.connect([(inputnode, table_wf, links)])
     dentate_wf = None
     if WITH_DENTATE in atlas_names:
         dentate_wf = init_dentate_wf(series=series, out_dir=out_dir)
@@ -157,7 +180,13 @@ def init_dentate_wf(*, series: GRESeries, out_dir: str, name: str = 'dentate_wf'
 
 
 def init_atlas_table_wf(
-    *, atlas: str, series: GRESeries, out_dir: str, with_dentate: bool = False, name: str = ''
+    *,
+    atlas: str,
+    series: GRESeries,
+    out_dir: str,
+    with_dentate: bool = False,
+    segmentation: Segmentation | None = None,
+    name: str = '',
 ) -> Workflow:
     """Bring one atlas to the series, and tabulate and draw its regions.
 
@@ -171,6 +200,8 @@ def init_atlas_table_wf(
         Root of the derivative dataset.
     with_dentate : bool
         Whether the table gets the rows of the dentate nuclei.
+    segmentation : Segmentation, optional
+        What the file is, if it is a segmentation of the subject and no atlas.
     name : str
         Name of the workflow; by default that of the atlas.
 
@@ -190,12 +221,16 @@ def init_atlas_table_wf(
     """
     # Nodes run in folders of their own: a path must not depend on where they are.
     atlas = atlas if atlas in atlases.builtin_atlases() else os.path.abspath(atlas)
-    entry = atlases.load_atlas(atlas)
+    entry = _entry(atlas, segmentation)
     workflow = Workflow(name=name or f'{entry.name}_wf')
     inputnode = identity('inputnode', [*_TABLE_INPUTS, 'dentate', 'dentate_info'])
     outputnode = identity('outputnode', ['refinement', 'coverage'])
-    labels_wf = init_atlas_labels_wf(atlas=atlas, series=series, out_dir=out_dir)
+    labels_wf = init_atlas_labels_wf(
+        atlas=atlas, series=series, out_dir=out_dir, segmentation=segmentation
+    )
     measure = Node(RegionStatistics(atlas=atlas), name='measure', mem_gb=1.0)
+    if segmentation is not None:
+        measure.inputs.table = segmentation.table
     draw = Node(
         AtlasFigure(names={label.index: label.name for label in entry.table}), name='outlines_rpt'
     )
@@ -230,7 +265,12 @@ def init_atlas_table_wf(
 
 
 def init_atlas_labels_wf(
-    *, atlas: str, series: GRESeries, out_dir: str, name: str = 'labels_wf'
+    *,
+    atlas: str,
+    series: GRESeries,
+    out_dir: str,
+    segmentation: Segmentation | None = None,
+    name: str = 'labels_wf',
 ) -> Workflow:
     """Bring the labels of an atlas to the series, refine them by the map, and store them.
 
@@ -243,6 +283,8 @@ def init_atlas_labels_wf(
         Gives the names.
     out_dir : str
         Root of the derivative dataset.
+    segmentation : Segmentation, optional
+        What the file is, if it is a segmentation of the subject and no atlas.
     name : str
         Name of the workflow.
 
@@ -262,7 +304,7 @@ def init_atlas_labels_wf(
     refinement : dict
         What the alignment by the map did; not set for an atlas without typical values.
     """
-    entry = atlases.load_atlas(atlas)
+    entry = _entry(atlas, segmentation)
     refines = bool(entry.space) and any(label.chi is not None for label in entry.table)
     workflow = Workflow(name=name)
     workflow.tag = f'labels_{entry.name}'
@@ -276,6 +318,11 @@ def init_atlas_labels_wf(
         'Description': f'Regions of the {entry.name} atlas',
         'Sources': list(series.sources),
     }
+    if segmentation is not None:
+        metadata['Description'] = f'Segmentation {entry.name} on the grid of the scan'
+        metadata['Sources'] = [*series.sources, segmentation.uri, series.t1w_uri]
+    elif entry.space and series.precomputed is not None:
+        metadata['Sources'] += series.precomputed.transform_uris
     store = sink_node('ds_labels', out_dir=out_dir, path=path, kind='label', metadata=metadata)
     last = warp
     workflow.connect(inputnode, 'chimap', warp, 'reference')
@@ -342,7 +389,19 @@ def table_text(rows: Sequence[tuple[int, str, str]]) -> str:
     return stream.getvalue()
 
 
+def _entry(atlas: str, segmentation: Segmentation | None) -> atlases.Atlas:
+    """Return the atlas, or the segmentation in the place of one."""
+    if segmentation is None:
+        return atlases.load_atlas(atlas)
+    return atlases.load_segmentation(atlas, segmentation.name, segmentation.table)
+
+
 def _sentence(entry: atlases.Atlas, refined: bool) -> str:
+    if entry.space == 'T1w':
+        return (
+            'Susceptibility, R2* and T2* were summarised over the regions of the segmentation '
+            f'{entry.name} of the participant, brought to the space of the acquisition.\n'
+        )
     citation = ' [@pauli2018]' if entry.name == 'CIT168' else ''
     shipped = entry.name if entry.name in atlases.builtin_atlases() else Path(entry.dseg).name
     return (

@@ -1,0 +1,84 @@
+"""Runs that are interrupted, and workers that are killed."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.app.helpers import STAMP, rows, truth
+
+
+def start(app, phantom, out, work, *options):
+    """Start a run in a session of its own and wait for its first steps."""
+    mask = ('--mask', truth(phantom, 'desc-brain_mask.nii.gz'), '--atlas', 'none')
+    process = subprocess.Popen(
+        app.command(phantom, out, 'participant', *mask, *options, work=work),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    for line in process.stderr:
+        if re.match(rf'{STAMP}.*prepare done', line):
+            return process
+    raise AssertionError('it ended before its first step')
+
+
+def members(session):
+    """Return the processes of a session, with their parent and command."""
+    found = {}
+    for folder in Path('/proc').glob('[0-9]*'):
+        try:
+            if os.getsid(int(folder.name)) == session:
+                fields = (folder / 'stat').read_text().rpartition(')')[2].split()
+                if fields[0] != 'Z':
+                    found[int(folder.name)] = int(fields[1])
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def wait_for_end(session, seconds):
+    deadline = time.time() + seconds
+    while members(session) and time.time() < deadline:
+        time.sleep(0.1)
+    return members(session)
+
+
+@pytest.mark.parametrize('processes', [1, 2])
+def test_ends_at_once_when_terminated(app, phantom, tmp_path, processes):
+    out = tmp_path / 'out'
+    process = start(app, phantom, out, tmp_path / 'work', '--nprocs', processes)
+    assert len(members(process.pid)) > 1, 'there are workers'
+    process.send_signal(signal.SIGTERM)
+    sent = time.time()
+    _, text = process.communicate(timeout=60)
+    assert time.time() - sent < 15
+    assert process.returncode == 143
+    assert text.rstrip().endswith('exit code 143')
+    assert wait_for_end(process.pid, 5) == {}, 'nothing is left behind'
+    (table,) = (out / 'logs').glob('*/status.tsv')
+    assert [(row['name'], row['status']) for row in rows(table)] == [('sub-01', 'interrupted')]
+    assert not list((out / 'sub-01').rglob('.*'))
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_told(app, phantom, tmp_path):
+    process = start(app, phantom, tmp_path / 'out', tmp_path / 'work', '--nprocs', 1)
+    family = members(process.pid)
+    (worker,) = (one for one, parent in family.items() if family.get(parent) == process.pid)
+    os.kill(worker, signal.SIGKILL)
+    _, text = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert 'a worker was killed' in text
+    assert text.rstrip().endswith('exit code 1')
+
+
+@pytest.mark.slow
+def test_workers_do_not_outlive_a_killed_program(app, phantom, tmp_path):
+    process = start(app, phantom, tmp_path / 'out', tmp_path / 'work', '--nprocs', 2)
+    process.kill()
+    process.wait(timeout=30)
+    assert wait_for_end(process.pid, 60) == {}
+    process.stderr.close()

@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.app.helpers import STAMP, results
@@ -46,20 +45,5 @@ def test_the_settings_file_repeats_a_run(app, phantom, base_run, tmp_path):
     before, after = results(base_run.out), results(out)
     assert sorted(after) == sorted(before)
     different = [name for name in before if after[name] != before[name]]
-    transforms = [name for name in different if name.endswith('_xfm.h5')]
-    assert different == [*transforms, *(name for name in different if name == 'sub-01.html')]
-    # HDF5 puts the time into its files: what they do to points is compared instead.
-    for name in transforms:
-        one, other = (moved_points(Path(folder) / name) for folder in (base_run.out, out))
-        np.testing.assert_array_equal(one, other)
-
-
-def moved_points(transform):
-    import ants
-    import pandas as pd
-
-    points = np.random.default_rng(0).uniform(-50, 50, (50, 3))
-    table = pd.DataFrame(points, columns=['x', 'y', 'z'])
-    moved = ants.apply_transforms_to_points(3, table, [str(transform)]).to_numpy()
-    assert np.abs(moved - points).max() > 1
-    return moved
+    # The page shows the settings, which name another output folder.
+    assert different in ([], ['sub-01.html'])

@@ -46,21 +46,32 @@ def wait_for_end(session, seconds):
     return members(session)
 
 
-@pytest.mark.parametrize('processes', [1, 2])
-def test_ends_at_once_when_terminated(app, phantom, tmp_path, processes):
-    out = tmp_path / 'out'
-    process = start(app, phantom, out, tmp_path / 'work', '--nprocs', processes)
+@pytest.mark.parametrize(
+    ('processes', 'number', 'whole_group', 'code'),
+    [(1, signal.SIGTERM, False, 143), (2, signal.SIGINT, True, 130)],
+    ids=['terminated', 'ctrl-c'],
+)
+def test_ends_at_once(app, phantom, tmp_path, processes, number, whole_group, code):
+    out, work = tmp_path / 'out', tmp_path / 'work'
+    process = start(app, phantom, out, work, '--nprocs', processes)
     assert len(members(process.pid)) > 1, 'there are workers'
-    process.send_signal(signal.SIGTERM)
     sent = time.time()
+    (os.killpg if whole_group else os.kill)(process.pid, number)
     _, text = process.communicate(timeout=60)
-    assert time.time() - sent < 15
-    assert process.returncode == 143
-    assert text.rstrip().endswith('exit code 143')
+    assert time.time() - sent < 15, 'two seconds, if the machine has nothing else to do'
+    assert process.returncode == code
+    assert text.rstrip().endswith(f'exit code {code}')
+    assert 'Traceback' not in text
     assert wait_for_end(process.pid, 5) == {}, 'nothing is left behind'
     (table,) = (out / 'logs').glob('*/status.tsv')
-    assert [(row['name'], row['status']) for row in rows(table)] == [('sub-01', 'interrupted')]
+    kept = {row['name']: row['status'] for row in rows(table)}
+    assert kept['sub-01'] == 'interrupted'
+    assert f'received {number.name} while computing' in table.read_text()
+    if kept.get('sub-01 report') == 'done':  # there was time for it
+        page = (out / 'sub-01.html').read_text(encoding='utf-8')
+        assert 'Interrupted: received' in page
     assert not list((out / 'sub-01').rglob('.*'))
+    assert not [path for path in (*out.iterdir(), *work.iterdir()) if 'locks' in path.name]
 
 
 @pytest.mark.slow
@@ -71,8 +82,13 @@ def test_a_killed_worker_is_told(app, phantom, tmp_path):
     os.kill(worker, signal.SIGKILL)
     _, text = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert 'a worker was killed' in text
+    assert '[FATAL E103]' in text
+    assert 'killed by SIGKILL' in text
     assert text.rstrip().endswith('exit code 1')
+    (table,) = (tmp_path / 'out/logs').glob('*/status.tsv')
+    state_ = {row['name']: row['status'] for row in rows(table)}
+    assert state_ == {'sub-01': 'failed', 'sub-01 report': 'done'}
+    assert 'killed by SIGKILL' in (tmp_path / 'out/sub-01.html').read_text(encoding='utf-8')
 
 
 @pytest.mark.slow

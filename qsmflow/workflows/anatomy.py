@@ -135,18 +135,18 @@ def init_t1w_wf(
 
 def _t1w_sentence(ready: Precomputed, mask_method: str) -> str:
     """Say where image, mask and transforms come from."""
+    first = 'its brain mask' if ready.t1w else 'the brain mask of the T1w image'
     parts = {
-        'T1w image': ready.t1w,
-        'its brain mask': ready.mask,
+        'the T1w image': ready.t1w,
+        first: ready.mask,
         f'its registration to {_TEMPLATE}': ready.to_template,
     }
     names = [name for name, it in parts.items() if it]
     text = ''
     if names:
-        listed = names[0] if len(names) == 1 else f'{", ".join(names[:-1])} and {names[-1]}'
+        listed = ' and '.join(part for part in (', '.join(names[:-1]), names[-1]) if part)
         verb = 'was' if len(names) == 1 else 'were'
-        text = f'The {listed.removeprefix("the ")} {verb} taken from {ready.pipeline}. '
-        text = text.replace('The its', 'Its').replace('Its brain', 'The brain mask of the T1w')
+        text = f'{listed[0].upper()}{listed[1:]} {verb} taken from {ready.pipeline}. '
     if not ready.mask:
         text += (
             'The brain in the T1w image was found by registration to the full-head template.'

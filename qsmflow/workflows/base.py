@@ -263,7 +263,7 @@ def _add_anatomy(workflow, reconstruction_wf, series, settings, out_dir, methods
         regions_wf = init_regions_wf(
             atlas_names=atlases, series=series, out_dir=out_dir, segmentations=given
         )
-        if given:
+        if series.t1w:
             _feed(workflow, anatomy_wf, regions_wf, ('to_t1w', 'from_t1w', 't1w_check'))
         maps = [field for field in ('r2star', 't2star') if field in fields]
         _feed(

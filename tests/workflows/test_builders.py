@@ -15,6 +15,7 @@ from nipype.pipeline.engine.utils import generate_expanded_graph
 from qsmflow import workflows
 from qsmflow.algorithms.catalog import STAGES
 from qsmflow.algorithms.phase import parse_scaling
+from qsmflow.bids.precomputed import Precomputed, Segmentation
 from qsmflow.bids.series import GRESeries
 from qsmflow.engine import Workflow
 from qsmflow.interfaces import cosmos, field, phase, susceptibility
@@ -57,6 +58,14 @@ MAPS = tuple(output.field for output in OUTPUTS)
 METHODS = {'inversion': {'Method': 'tv', 'Parameters': {}}}
 ALL_SPACES = {'spaces': ['T1w', 'MNI152NLin2009cAsym'], 'fields': MAPS, 'methods': METHODS}
 T1W_DOOR = {'t1w', 't1w_mask', 't1w_to_template', 't1w_from_template', 't1w_check'}
+DENTATE = {'dentate', 'dentate_info'}
+OF_T1W = {'to_t1w', 'from_t1w', 't1w_check'}
+# Any file that is there: a graph does not read it.
+ASEG = Segmentation(__file__, 'bids:fs:sub-01/mri/aseg.mgz', 'aseg', 'aseg')
+MASK_ONLY = Precomputed('fMRIPrep 1 (dataset x)', mask=__file__, mask_uri='bids:x:mask')
+READY = replace(MASK_ONLY, to_template=__file__, from_template=__file__, segmentations=(ASEG,))
+NO_MASK = replace(READY, mask=None)
+WITH_DERIVATIVES = replace(SERIES, precomputed=READY)
 DECAY = {'r2star', 't2star', 's0'}
 EXTRAS = {'magnitude', 'r2star', 'field_noise'}
 DRAWN = (*MAPS, 'magnitude', 'phase')
@@ -105,15 +114,20 @@ CASES = [
         unfed=DECAY,
     ),
     case('t1w', t1w=SERIES.t1w, out_dir='/nowhere/out', bids_dir=RAW),
+    case('t1w', t1w=SERIES.t1w, out_dir='/nowhere/out', bids_dir=RAW, precomputed=READY),
+    case('t1w', t1w=SERIES.t1w, out_dir='/out', bids_dir=RAW, precomputed=MASK_ONLY),
+    case('t1w', t1w=SERIES.t1w, out_dir='/out', bids_dir=RAW, precomputed=NO_MASK),
     case('anatomy', has_t1w=True, **OUT),
-    case('anatomy', has_t1w=False, **OUT, unused=T1W_DOOR, unfed={'to_t1w', 't1w'}),
+    case('anatomy', has_t1w=False, **OUT, unused=T1W_DOOR, unfed=OF_T1W | {'t1w'}),
     case('spaces', **ALL_SPACES, **OUT),
     case('spaces', **ALL_SPACES | {'spaces': ['T1w']}, **OUT, unused={'to_template'}),
     case('dentate', **OUT),
     case('atlas_labels', atlas='CIT168', **OUT),
     case('atlas_table', atlas='CIT168', with_dentate=True, **OUT),
-    case('atlas_table', atlas='CIT168', **OUT, unused={'dentate', 'dentate_info'}),
-    case('regions', atlas_names=['CIT168'], **OUT),
+    case('atlas_table', atlas='CIT168', **OUT, unused=DENTATE),
+    case('regions', atlas_names=['CIT168'], **OUT, unused=OF_T1W),
+    case('regions', atlas_names=['CIT168'], segmentations=[ASEG], **OUT),
+    case('atlas_table', atlas=ASEG.path, segmentation=ASEG, **OUT, unused=DENTATE),
     case('outputs', methods=METHODS, fields=MAPS, **OUT),
     case(
         'outputs',
@@ -124,6 +138,7 @@ CASES = [
         unused={'total_field', 'local_field', 'field_noise'},
     ),
     case('reportlets', summary={'series': 'sub-01'}, fields=DRAWN, **OUT),
+    case('series', series=WITH_DERIVATIVES, settings=Settings(), out_dir='/nowhere/ready'),
     case('series', series=SERIES, settings=Settings(), out_dir='/nowhere/out'),
     case('subject', series=[SERIES], settings=Settings(), out_dir='/nowhere/out'),
     case('subject', series=RUNS, settings=WITH_COSMOS, out_dir='/nowhere/out'),
@@ -518,3 +533,27 @@ def test_t1w_image_reaches_its_stages_when_the_graph_is_made_ready(tmp_path):
     ready = generate_expanded_graph(workflow._create_flat_graph())
     inputs = {node.name: node.inputs for node in ready.nodes()}
     assert inputs['extract'].in_file == inputs['register'].in_file == str(image)
+
+
+def test_what_is_given_is_not_made_again():
+    def steps(given):
+        options = {'t1w': SERIES.t1w, 'out_dir': '/nowhere/out', 'bids_dir': RAW}
+        workflow = workflows.init_t1w_wf(**options, precomputed=given)
+        names = {n.rpartition('.')[2] for n in workflow.list_node_names()}
+        return names - {'inputnode', 'outputnode'}, workflow.visit_desc()
+
+    names, text = steps(READY)
+    assert names == {'given_mask', 'given_transforms'}, 'nothing is computed, and nothing copied'
+    assert text == (
+        'The brain mask of the T1w image and its registration to MNI152NLin2009cAsym were taken '
+        'from fMRIPrep 1 (dataset x).'
+    )
+    names, text = steps(MASK_ONLY)
+    assert names == {'given_mask', 'register', 'ds_forward', 'ds_inverse'}
+    assert text == 'The brain mask of the T1w image was taken from fMRIPrep 1 (dataset x).'
+    names, text = steps(NO_MASK)
+    assert names == {'extract', 'given_transforms', 'ds_mask'}
+    assert 'Its registration to MNI152NLin2009cAsym was taken from fMRIPrep 1' in text
+    _, text = steps(replace(READY, t1w='/x'))
+    assert text.startswith('The T1w image, its brain mask and its registration to MNI')
+    assert 'by registration to the full-head template' not in text

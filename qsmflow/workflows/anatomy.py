@@ -91,7 +91,7 @@ def init_t1w_wf(
     inputnode = identity('inputnode', ['t1w'], t1w=t1w)
     outputnode = identity('outputnode', ['t1w', 'mask', 'to_template', 'from_template', 'check'])
     if ready.mask:
-        extract = Node(BinaryMask(in_file=ready.mask), name='given_mask')
+        extract = Node(BinaryMask(in_file=ready.mask), name='given_mask', mem_gb=1.0)
     else:
         extract = Node(
             BrainExtraction(method=mask_method), name='extract', mem_gb=REGISTRATION_MEM_GB

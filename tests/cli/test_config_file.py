@@ -67,6 +67,7 @@ CASES = {
     'execution.run_uuid': ('"old"', None, ['--run-uuid', 'new'], 'new'),
     'execution.random_seed': ('3', 3, ['--random-seed', '4'], 4),
     'execution.dry_run': ('false', False, ['--dry-run'], True),
+    'execution.dry_run_json': ('"-"', '-', ['--dry-run-json', '%plan.json'], '%plan.json'),
     'execution.clean_workdir': ('false', False, ['--clean-workdir'], True),
     'execution.allow_mixed_settings': ('false', False, ['--allow-mixed-settings'], True),
     'execution.stop_on_first_crash': ('false', False, ['--stop-on-first-crash'], True),

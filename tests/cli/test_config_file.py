@@ -30,6 +30,10 @@ CASES = {
     'reconstruction.phase_sign': ('"-1"', '-1', ['--phase-sign', '+1'], '+1'),
     'reconstruction.bipolar': ('"on"', 'on', ['--bipolar', 'off'], 'off'),
     'reconstruction.echoes': ('[1, 2]', (1, 2), ['--echoes', '1-3'], (1, 2, 3)),
+    'reconstruction.volume_index': ('1', 1, ['--volume-index', '2'], 2),
+    'reconstruction.force': (
+        '["r2star-only"]', ('r2star-only',), ['--force', 'filtered-phase'], ('filtered-phase',),
+    ),
     'reconstruction.field_strength': ('7', 7.0, ['--field-strength', '3'], 3.0),
     'reconstruction.b0_dir': ('"x"', 'x', ['--b0-dir', 'y'], 'y'),
     'reconstruction.mask': ('"derivatives"', 'derivatives', ['--mask', '@'], '@'),

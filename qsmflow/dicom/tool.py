@@ -81,9 +81,8 @@ def convert(dicom_dir: str | os.PathLike, folder: str | os.PathLike) -> list[str
     source = Path(os.path.abspath(dicom_dir))
     if not source.exists():
         raise ConversionError(f'{source} does not exist', 2)
-    command = [find_tool(), *OPTIONS, '-o', str(folder), str(source)]
-    if source.is_file():
-        command[1:1] = ['-s', 'y']
+    single = ['-s', 'y'] if source.is_file() else []
+    command = [find_tool(), *OPTIONS, *single, '-o', str(folder), str(source)]
     try:
         done = subprocess.run(command, capture_output=True, check=False)
     except OSError as error:

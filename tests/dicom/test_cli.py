@@ -163,6 +163,17 @@ def test_values_that_dcm2niix_misreads_are_not_written(tmp_path, capsys):
         assert not (tmp_path / 'out').exists()
 
 
+def test_magnitude_and_phase_that_nothing_tells_apart_are_not_written(tmp_path, capsys):
+    parts = iter(('mag', 'phase'))
+    Scanner(tmp_path / 'dicom', 'SIEMENS').series(
+        5, [('mag', 4.0)] * 2, ImageType=['ORIGINAL', 'PRIMARY', 'OTHER'],
+        values=lambda _, te: stored(next(parts), te),
+    )  # fmt: skip
+    call(tmp_path / 'dicom', tmp_path / 'out', '--yes', code=65)
+    assert 'holds 2 volumes' in capsys.readouterr().out
+    assert not (tmp_path / 'out').exists()
+
+
 # --- asking, adding, refusing ---
 
 

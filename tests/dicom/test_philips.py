@@ -8,9 +8,10 @@ from tests.dicom.reference import assert_like_reference, unpacked
 pytestmark = pytest.mark.realdata
 
 
-@pytest.mark.parametrize('kind', ['classic', 'enhanced'])
+@pytest.mark.parametrize('kind', ['classic', 'enhanced', 'enhanced/enhanced.dcm'])
 def test_the_result_equals_the_reference(kind, tmp_path, capsys):
-    source = unpacked(kind, tmp_path)
+    folder, _, file = kind.partition('/')
+    source = unpacked(folder, tmp_path) / file
     assert main([str(source), str(tmp_path / 'out'), '--subject', '01', '--yes']) == 0
     assert_like_reference(tmp_path / 'out')
     shown = capsys.readouterr().out

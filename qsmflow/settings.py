@@ -9,6 +9,7 @@ This module imports nothing heavy: the command line is built from it.
 
 import dataclasses
 import difflib
+import re
 import tomllib
 import types
 import typing
@@ -375,6 +376,11 @@ class ExecutionSettings:
             raise SettingsError(
                 f'execution.{parts[0]} and execution.{parts[1]} exclude each other: each runs '
                 'only a part. Choose one.'
+            )
+        if self.run_uuid and not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9._-]*', self.run_uuid):
+            raise SettingsError(
+                'execution.run_uuid is a name of letters, digits, dots, hyphens and underscores; '
+                f'got {self.run_uuid!r}.'
             )
         if not 0 < self.random_seed < 2**31:
             raise SettingsError(

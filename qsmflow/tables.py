@@ -6,7 +6,9 @@ mean.
 """
 
 import json
+import logging
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -15,7 +17,16 @@ import pandas as pd
 
 from qsmflow.files import write_text
 
+_LOGGER = logging.getLogger('qsmflow.tables')
 MISSING = 'n/a'
+#: Words of a column's name that say who someone is, unless another word says that it is a thing.
+_PRIVATE = {
+    *('name', 'names', 'firstname', 'lastname', 'surname', 'givenname', 'fullname', 'initials'),
+    *('birth', 'birthdate', 'birthday', 'dob', 'date', 'datetime', 'address', 'street', 'zip'),
+    *('postcode', 'phone', 'telephone', 'mobile', 'email', 'mail', 'mrn', 'ssn', 'accession'),
+    *('passport', 'patientid', 'patientname', 'nhs', 'insurance'),
+}
+_THINGS = {'site', 'scanner', 'group', 'study', 'centre', 'center', 'cohort', 'arm', 'task'}
 
 #: Units in which a map appears in a table, and the factor from the unit of the map on disk.
 MAP_UNITS = {'chi': ('ppb', 1000.0), 'R2star': ('1/s', 1.0), 'T2star': ('ms', 1000.0)}
@@ -247,7 +258,7 @@ def write_group(
         **(descriptions or {}),
     }
     extra = {c: (known.get(c, f'{c} of the series'), '') for c in table if c not in COLUMNS}
-    lines = ['\t'.join(table.columns)]
+    lines = ['\t'.join(map(_inert, table.columns))]
     for values in table.itertuples(index=False):
         cells = (_format(v, c) for v, c in zip(values, table.columns, strict=True))
         lines.append('\t'.join(cells))
@@ -320,7 +331,7 @@ def _format(value, column: str) -> str:
     if value is None or (isinstance(value, str) and not value):
         return MISSING
     if isinstance(value, str):
-        return ' '.join(value.split())  # a tab or a line break would shift the columns
+        return _inert(value)
     if isinstance(value, bool | np.bool_):
         return str(int(value))
     number = float(value)
@@ -329,6 +340,30 @@ def _format(value, column: str) -> str:
     if column in WHOLE or isinstance(value, int | np.integer):
         return str(int(number))
     return f'{number + 0.0:.6g}'  # the sum turns -0 into 0
+
+
+def _inert(text: str) -> str:
+    r"""Return text that is one cell, and no formula to a spreadsheet.
+
+    Examples
+    --------
+    >>> _inert('=1+1'), _inert('-SUM(A1)'), _inert('+/-'), _inert('a\tb')
+    ("'=1+1", "'-SUM(A1)", '+/-', 'a b')
+    """
+    text = ' '.join(text.split())  # a tab or a line break would shift the columns
+    return f"'{text}" if re.match(r'[=@]|[+-].*[(|!]', text) else text
+
+
+def _is_private(column: str) -> bool:
+    """Tell whether the name of a column says that it tells who a participant is.
+
+    Examples
+    --------
+    >>> [_is_private(name) for name in ('birth_date', 'PatientName', 'age', 'site_name')]
+    [True, True, False, False]
+    """
+    words = set(re.findall(r'[a-z]+', re.sub(r'(?<=[a-z])(?=[A-Z])', '_', column).lower()))
+    return bool(words & _PRIVATE) and not words & _THINGS
 
 
 def _read_tsv(path) -> pd.DataFrame:
@@ -360,6 +395,10 @@ def _participants(path) -> pd.DataFrame:
         raise ValueError(f'{path} has no column participant_id, which BIDS requires.')
     table['participant_id'] = 'sub-' + table['participant_id'].str.strip().str.removeprefix('sub-')
     table = table.drop_duplicates('participant_id')
+    private = [column for column in table.columns if _is_private(column)]
+    if private:
+        _LOGGER.warning('%s: not copied, as private: %s', path, ', '.join(private))
+        table = table.drop(columns=private)
     for column in table.columns.drop('participant_id'):
         try:
             table[column] = _numbers(table[column])

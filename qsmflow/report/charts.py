@@ -23,6 +23,7 @@ _STYLE = {
     'font.family': 'DejaVu Sans',
     'font.size': 9,
     'svg.hashsalt': 'qsmflow',
+    'text.parse_math': False,  # a name may have dollar signs
     'axes.edgecolor': '#9ca3af',
     'axes.labelcolor': _INK,
     'text.color': _INK,

@@ -177,7 +177,7 @@ def main() -> int:
     """Make the data, run both levels, and judge."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('--subjects', type=int, default=50)
-    parser.add_argument('--voxel-size', type=float, default=8.0, metavar='MM')
+    parser.add_argument('--voxel-size', type=float, default=10.0, metavar='MM')
     parser.add_argument(
         '--atlas',
         default='CIT168',

@@ -376,6 +376,7 @@ FINDINGS: dict[str, FindingKind] = {
         'exit code 73; WARN where the estimate is close to what is free',
     ),
     'E99': _kind('output or work folder cannot be written', 'F', 'exit code 73'),
+    'E100': _kind('steps of an earlier run', 'I', 'they are not repeated if they still hold'),
     'E101': _kind('another run on the work folder', 'F', 'exit code 75; the message names it'),
     'E102': _kind(
         'another run on the same participant of the output folder',
@@ -386,6 +387,11 @@ FINDINGS: dict[str, FindingKind] = {
         'a process was killed, as a rule for want of memory',
         'F',
         'exit code 1; the message names step and memory, finished results stay',
+    ),
+    'E104': _kind('the run was interrupted', 'F', 'exit code 143 or 130; it can be resumed'),
+    'E107': _kind('no folder for caches and settings', 'I', 'a temporary one takes its place'),
+    'E110': _kind(
+        'a step failed', 'E', 'the other series are finished; exit code 1; status.tsv says why'
     ),
     'SLOPPY': _kind('run with --sloppy', 'W', 'coarse on purpose: for trials only'),
     # ---- Protocol ----

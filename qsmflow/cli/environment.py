@@ -5,12 +5,15 @@ variables of the host may reach in. Libraries look for their folders and thread 
 are imported, so :func:`prepare` runs before any of them.
 """
 
+import logging
 import os
 import tempfile
 from collections.abc import MutableMapping
 from pathlib import Path
 
 from qsmflow.settings import Settings
+
+_LOGGER = logging.getLogger('qsmflow.cli')
 
 _THREADS = (
     'OMP_NUM_THREADS',
@@ -58,6 +61,7 @@ def prepare(settings: Settings, environ: MutableMapping[str, str] = os.environ) 
     environ.setdefault('MPLBACKEND', 'Agg')
     # nipype's Slurm plugin asks for it, and containers and cron do not set it.
     environ.setdefault('LOGNAME', environ.get('USER', 'qsmflow'))
+    replaced = {}
     for name in _FOLDERS:
         value = environ.get(name)
         usable = value and _can_be_made(Path(value))
@@ -66,6 +70,18 @@ def prepare(settings: Settings, environ: MutableMapping[str, str] = os.environ) 
             folder = temporary / name.lower()
             folder.mkdir(parents=True, exist_ok=True)
             environ[name] = str(folder)
+            replaced[name] = folder
+    if replaced:
+        _tell(replaced)
+
+
+def _tell(replaced: dict[str, Path]) -> None:
+    """Say which folders are taken for others; only now may libraries be imported."""
+    from qsmflow.bids.findings import Finding
+
+    for name, folder in replaced.items():
+        message = f'{name} is not set to a folder that can be written; {folder} takes its place'
+        _LOGGER.info('%s', Finding('E107', 'INFO', message))
 
 
 def require_writable(path: str | Path, option: str) -> Path:

@@ -108,7 +108,7 @@ def _work(collection, settings: Settings, ledger: Ledger) -> None:
         If another run has taken this one for dead.
     """
     from qsmflow.cli.history import require_one_method, write_record
-    from qsmflow.cli.space import require_access, require_space
+    from qsmflow.cli.space import require_access, require_space, tell_resumed
 
     subjects = list(dict.fromkeys(item.subject for item in collection.series))
     out_dir, work_dir = settings.bids.output_dir, settings.execution.work_dir
@@ -133,7 +133,8 @@ def _work(collection, settings: Settings, ledger: Ledger) -> None:
             findings += require_space(collection.series, settings)
             for finding in findings:
                 _LOGGER.warning('%s', finding)
-                collection = _noted(collection, finding)
+            ledger.notes += findings
+            tell_resumed(work_dir, subjects)
             log_dir = _start_output(settings, collection.series)
             for subject in subjects:
                 remove_partial(Path(out_dir, f'sub-{subject}'))
@@ -307,7 +308,15 @@ def _outcome(name: str, needed: tuple[str, ...], failures) -> Outcome:
         if item.crash_file:
             text = Path(item.crash_file).read_text(encoding='utf-8', errors='replace')
             _LOGGER.debug('%s', text)
-    reason = '; '.join(f'{item.node}: {item.reason}' for item in own)
+    reason = '; '.join(
+        str(
+            Finding(
+                *('E110', 'ERROR', f'{item.node}: {item.reason}'),
+                remedy=f'See {item.crash_file or "the log"}; other series are not concerned.',
+            )
+        )
+        for item in own
+    )
     return Outcome(name, 'failed' if own else 'done', reason)
 
 
@@ -344,6 +353,10 @@ def _report(ledger: Ledger, settings: Settings, subjects: Iterable[str]) -> None
             dataclasses.asdict(outcome)
             for outcome in ledger.unfinished()
             if outcome.subject == name and outcome.name != f'{name} report'
+        ]
+        status += [
+            {'name': 'this run', 'status': 'note', 'reason': str(finding)}
+            for finding in ledger.notes
         ]
         try:
             path = build_report(out_dir, name, _run_info(settings), status)

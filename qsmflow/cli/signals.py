@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from qsmflow.cli.progress import say
 
 #: Seconds that a tidy end may take. Schedulers kill soon after they terminate.
 GRACE = 2.0
+#: A signal that follows the first within so many seconds is the same wish: schedulers, ``timeout``
+#: and terminals signal the whole process group, and so may the parent.
+ECHO = 0.7
 _LOGGER = logging.getLogger('qsmflow.cli')
 
 
@@ -51,11 +55,15 @@ def handled(grace: float = GRACE) -> Iterator[None]:
         yield
         return
     watch: list[threading.Timer] = []
+    first: list[float] = []
 
     def on_signal(signum, frame):
         error, code = _RAISED[signum]
-        if watch:
-            _leave(code, 'asked twice')
+        if first:
+            if time.monotonic() - first[0] > ECHO:
+                _leave(code, 'asked twice')
+            return
+        first.append(time.monotonic())
         timer = threading.Timer(grace, _leave, (code, f'no tidy end within {grace:g} s'))
         timer.daemon = True
         watch.append(timer)

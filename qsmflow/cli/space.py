@@ -1,5 +1,6 @@
 """What is looked at before anything is written: rights, and room on the disks."""
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from qsmflow.bids.findings import EXIT_OUTPUT, DatasetError, Finding
 from qsmflow.bids.series import GRESeries
 from qsmflow.settings import Settings
 
+_LOGGER = logging.getLogger('qsmflow.cli')
 #: Volumes of 4 bytes that stay in the work folder for each series, and for each of its echoes, and
 #: bytes beside them. Measured with the default methods on a phantom of five echoes: 20 volumes,
 #: 4 for each echo, 4 MB.
@@ -131,6 +133,15 @@ def require_access(
         )
         finding = Finding('E99', 'FATAL', message, str(denied), evidence, remedy)
         raise DatasetError([finding], EXIT_OUTPUT)
+
+
+def tell_resumed(work_dir: str | os.PathLike, subjects: Iterable[str]) -> None:
+    """Say that there are steps of an earlier run, which will not be repeated."""
+    folders = _work_folders(Path(work_dir), subjects)
+    count = sum(1 for folder in folders for _ in folder.rglob('result_*.pklz'))
+    if count:
+        message = f'{count} steps of an earlier run are there; those that hold are not repeated'
+        _LOGGER.info('%s', Finding('E100', 'INFO', message, str(work_dir)))
 
 
 def _denied(root: Path) -> Iterator[str]:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from qsmflow.bids.findings import Finding
 from qsmflow.files import completed
 
 
@@ -44,11 +45,15 @@ class Ledger:
     ----------
     phase : str
         What the run is doing.
+    notes : list of Finding
+        What is to be said of the run as a whole. It goes to log and report, not into sidecars:
+        a run that is resumed gives the same results.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.phase = 'starting'
+        self.notes: list[Finding] = []
         self._outcomes: dict[str, Outcome | None] = {}
         self._needed: dict[str, tuple[str, ...]] = {}
         self._monitor = None
@@ -113,5 +118,9 @@ class Ledger:
 
     def interrupt(self, reason: str) -> None:
         """Write the table of a run that ends now."""
-        self.close(f'{reason} while {self.phase}')
+        finding = Finding(
+            *('E104', 'FATAL', f'{reason} while {self.phase}'),
+            remedy='Run the same command again: finished steps are not repeated.',
+        )
+        self.close(str(finding))
         self.write()

@@ -56,8 +56,8 @@ def build_report(
         Facts on the run for the head of the page, shown as ``name: value``; ``title`` names the
         dataset. Text of several lines, such as the settings, goes to the foot.
     status : iterable of mapping, optional
-        What is not done: ``name`` of the series, ``status`` and ``reason``. With it there need not
-        be any result.
+        What is not done: ``name`` of the series, ``status`` and ``reason``; or, with the status
+        ``note``, what is to be said of the run. With it there need not be any result.
 
     Returns
     -------
@@ -251,12 +251,13 @@ def _failed_checks(summary: Mapping) -> list[dict[str, str]]:
 
 
 def _unfinished(one: Mapping[str, str]) -> dict[str, str]:
-    """Return a series that was not finished as what must be seen first."""
-    again = one['status'] == 'interrupted'
+    """Return a series that was not finished, or a note on the run, as what must be seen first."""
+    note = one['status'] == 'note'
+    reason = one['reason'] or 'see the log'
     return {
-        'level': 'ERROR',
-        'message': f'{one["status"].capitalize()}: {one["reason"] or "see the log"}',
-        'remedy': 'Run the same command again: finished steps are not repeated.' if again else '',
+        'level': 'WARN' if note else 'ERROR',
+        'message': reason if note else f'{one["status"].capitalize()}: {reason}',
+        'remedy': '',
         'series': one['name'],
         'anchor': '',
     }

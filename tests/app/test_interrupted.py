@@ -69,7 +69,7 @@ def test_ends_at_once(app, phantom, tmp_path, processes, number, whole_group, co
     assert f'received {number.name} while computing' in table.read_text()
     if kept.get('sub-01 report') == 'done':  # there was time for it
         page = (out / 'sub-01.html').read_text(encoding='utf-8')
-        assert 'Interrupted: received' in page
+        assert 'Interrupted: [FATAL E104] received' in page
     assert not list((out / 'sub-01').rglob('.*'))
     assert not [path for path in (*out.iterdir(), *work.iterdir()) if 'locks' in path.name]
 

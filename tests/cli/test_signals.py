@@ -107,7 +107,10 @@ def test_everywhere(start, request, tmp_path, place, number, code):
     assert text.rstrip().endswith(f'exit code {code}')
     assert 'Traceback' not in text
     found = table(tmp_path)
-    reason = f'received {number.name} while {place}'
+    reason = (
+        f'[FATAL E104] received {number.name} while {place}. '
+        'Run the same command again: finished steps are not repeated.'
+    )
     if reading:
         assert found == {'all': ('interrupted', reason)}
     elif place == 'building the graph':

@@ -21,9 +21,14 @@ def table(ledger):
 def test_interrupted_before_anything_is_known(ledger):
     ledger.phase = 'reading the dataset'
     ledger.interrupt('received SIGTERM')
-    assert table(ledger) == [
-        ('all', 'interrupted', 'received SIGTERM while reading the dataset'),
-    ]
+    assert table(ledger) == [('all', 'interrupted', ended('SIGTERM', 'reading the dataset'))]
+
+
+def ended(name, phase):
+    return (
+        f'[FATAL E104] received {name} while {phase}. '
+        'Run the same command again: finished steps are not repeated.'
+    )
 
 
 def watched(ledger):
@@ -44,9 +49,9 @@ def test_complete_series_are_done_and_the_others_are_not(ledger):
     assert table(ledger) == [
         ('sub-09', 'not started', '[ERROR B31] no EchoTime'),
         ('sub-01', 'done', 'n/a'),
-        ('sub-02', 'interrupted', 'received SIGINT while computing'),
-        ('sub-03', 'interrupted', 'received SIGINT while computing'),
-        ('sub-01 report', 'interrupted', 'received SIGINT while computing'),
+        ('sub-02', 'interrupted', ended('SIGINT', 'computing')),
+        ('sub-03', 'interrupted', ended('SIGINT', 'computing')),
+        ('sub-01 report', 'interrupted', ended('SIGINT', 'computing')),
     ]
     assert [one.subject for one in ledger.outcomes()] == [
         *('sub-09', 'sub-01', 'sub-02', 'sub-03', 'sub-01'),

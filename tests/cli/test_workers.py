@@ -3,6 +3,7 @@
 The graphs are small, the processes real.
 """
 
+import itertools
 import time
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def run(tmp_path):
         crash_dir.mkdir(parents=True, exist_ok=True)
         (tmp_path / 'work').mkdir(exist_ok=True)
         execution.configure_nipype(settings, crash_dir)
-        workflow = graph(tmp_path, **series)
+        workflow = series.pop('whole', None) or graph(tmp_path, **series)
         start.monitor = execution.make_monitor(workflow, settings)
         return execution.run_graph(workflow, settings, crash_dir, start.monitor)
 
@@ -166,3 +167,22 @@ def test_own_state_is_removed(run, tmp_path, monkeypatch):
     (tmp_path / 'tmp').mkdir()
     assert run(1, a=[node(sleep, 'rest', seconds=0)]) == ()
     assert list((tmp_path / 'tmp').iterdir()) == []
+
+
+def test_one_subject_is_finished_before_the_next(tmp_path, run):
+    """Of two chains, the second begins when the first is done, though both could at once."""
+    order = tmp_path / 'order.txt'
+    whole = Workflow(name='qsmflow_wf', base_dir=str(tmp_path / 'work'))
+    for label in ('01', '02', '03'):
+        inner = Workflow(name=f'sub_{label}_wf')
+        steps = [node(note, f'step{n}', path=str(order), text=label) for n in range(3)]
+        inner.connect([(one, two, [('out', 'after')]) for one, two in itertools.pairwise(steps)])
+        whole.add_nodes([inner])
+    assert run(1, whole=whole) == ()
+    assert order.read_text() == '010101020202030303'
+
+
+def note(path, text, after=None):
+    with open(path, 'a') as stream:
+        stream.write(text)
+    return text

@@ -153,16 +153,14 @@ class SafeMultiProcPlugin(MultiProcPlugin):
         while any(_exists(pid) for pid in self.ended) and time.monotonic() < deadline:
             time.sleep(0.02)
 
+    def _generate_dependency_list(self, graph):
+        super()._generate_dependency_list(graph)
+        subjects = dict.fromkeys(_subject(node) for node in self.procs)
+        self._turns = {name: turn for turn, name in enumerate(sorted(subjects))}
+
     def _sort_jobs(self, jobids, scheduler='tsort'):
         """Finish one subject before the next: a run that ends early has whole results."""
-        return sorted(jobids, key=lambda job: (self._turn(job), job))
-
-    def _turn(self, job: int) -> int:
-        """Return the place of a node's subject among the subjects of the graph."""
-        if len(self._turns) < len({node.fullname.split('.')[1] for node in self.procs}):
-            for node in self.procs:
-                self._turns.setdefault(node.fullname.split('.')[1], len(self._turns))
-        return self._turns.get(self.procs[job].fullname.split('.')[1], len(self._turns))
+        return sorted(jobids, key=lambda job: (self._turns.get(_subject(self.procs[job]), 0), job))
 
     def _submit_job(self, node, updatehash=False):
         self._taskid += 1
@@ -310,6 +308,11 @@ def last_error(text: str) -> str:
 def _disk_finding(node: str, problem: str) -> Finding:
     message = f'{_step(node)} could not be written: {problem}'
     return Finding('E98', 'FATAL', message, remedy=f'Make room, or give another folder, {_RESUME}')
+
+
+def _subject(node) -> str:
+    """Return the part of a node's name that is its subject's."""
+    return node.fullname.split('.')[1]
 
 
 def _step(name: str) -> str:

@@ -1,6 +1,7 @@
 # make demo       install, make a phantom dataset, run both levels, compare with the truth
 # make demo-fast  the same on a coarse phantom, in a few minutes
 # make test       all tests but the slow ones
+# make speed-check  compare the cost of the main methods with what is recorded
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -14,7 +15,7 @@ NPROCS ?= $(shell nproc)
 PYTEST_OPTIONS ?=
 READY := $(VENV)/.qsmflow-installed
 
-.PHONY: help install demo demo-fast test test-slow lint docs descriptor constraints clean
+.PHONY: help install demo demo-fast test test-slow speed-check lint docs descriptor constraints clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -50,6 +51,11 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow $(PYTEST_OPTIONS)
+
+speed-check: $(READY)
+	$(BIN)/python benchmarks/speed.py --sizes 0.02 --threads 1 --no-memory --no-compare \
+	  --only background/pdf background/vsharp inversion/tv inversion/rts chain/fast chain/default \
+	  --check benchmarks/recorded.json --factor 3
 
 lint: $(READY)
 	$(BIN)/ruff check .

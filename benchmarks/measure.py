@@ -24,6 +24,8 @@ from qsmflow.algorithms import operators as ops
 
 #: Calls are repeated more often until they took so long together, in s.
 SHORT = 0.3
+#: Calls are not repeated once they took so long together, in s: their noise averages out.
+LONG = 4.0
 
 
 def pair_time(grid, *, least: float = 0.05, rounds: int = 3) -> float:
@@ -138,13 +140,15 @@ def measure_time(call, image, *, repeats: int = 3, with_history: bool = False) -
     image : tuple of int
         Shape of the image; the unit of a call that makes no transform.
     repeats : int, optional
-        Least number of calls; there are more of one that is over at once, up to four times as
-        many.
+        Number of calls; there are more of one that is over at once, up to four times as many,
+        and fewer of one that takes seconds.
     with_history : bool, optional
         Whether the last thing that the call returns is its history.
     """
     timing, made_so_far, total = None, 0, 0.0
-    while made_so_far < repeats or (total < SHORT and made_so_far < 4 * repeats):
+    while (made_so_far < repeats and total < LONG) or (
+        total < SHORT and made_so_far < 4 * repeats
+    ):
         gc.collect()
         with Transforms() as made:
             start = time.perf_counter()

@@ -227,20 +227,26 @@ def test_accuracy_of_the_default_chain_is_kept(bench):
     assert found['roi_mae'] < 1.1 * RECORDED['roi_mae']
 
 
-#: Pairs of Fourier transforms that a method computes: a count, the same on every machine.
-TRANSFORMS = {
-    ('background', 'pdf'): 82, ('inversion', 'tv'): 125, ('inversion', 'rts'): 39,
-    ('inversion', 'tkd'): 1.1, ('inversion', 'medi'): 62, ('inversion', 'nltv'): 62,
-    ('inversion', 'ilsqr'): 38, ('background', 'resharp'): 19, ('background', 'vsharp'): 1.1,
-}  # fmt: skip
+#: Counts of transforms, the same on every machine, and times; see docs/speed.md.
+STORED = json.loads((FOLDER / 'recorded.json').read_text(encoding='utf-8'))['methods']
 
 
-@pytest.mark.parametrize('key', TRANSFORMS, ids='/'.join)
-def test_transforms_do_not_grow(bench, key):
-    call, _ = bench['speed'].call_of(*key, bench['synthetic'].Case((24, 28, 24), 3))
+# The thorough chain makes what the default one does, for three times as long.
+@pytest.mark.parametrize(
+    'stored',
+    [row for row in STORED if row['made'] and row['method'] != 'thorough'],
+    ids=lambda row: f'{row["stage"]}-{row["method"]}',
+)
+def test_transforms_do_not_grow(bench, stored):
+    case = bench['synthetic'].Case(tuple(stored['shape']), stored['n_echoes'])
+    call, _ = bench['speed'].call_of(stored['stage'], stored['method'], case)
     with bench['measure'].Transforms() as made:
         call()
-    assert made.pairs <= TRANSFORMS[key]
+    assert made.pairs <= bench['speed'].MORE * stored['made'] + 0.1
+
+
+def test_everything_is_recorded(bench):
+    assert [(row['stage'], row['method']) for row in STORED] == bench['speed'].subjects()
 
 
 class TestMeasure:
@@ -363,6 +369,9 @@ class TestSpeed:
         assert len(check(5.9)) == 1
         assert '9.0 FFT pairs' in check(5.9)[0]
         assert 'no figures' in check(6.1, threads=2)[0]
+        row = replace(row, made=10.0)
+        assert check(6.1, made=9.8) == []
+        assert '10.0 FFT pairs; 9.0 are recorded' in check(6.1, made=9.0)[0]
         assert 'no figures' in check(6.1, shape=(10, 12, 10))[0]
 
     def test_command_line_fails_where_it_is_slower(self, bench, written, tmp_path, capsys):
@@ -390,6 +399,30 @@ class TestSpeed:
         told = capsys.readouterr()
         assert 'RuntimeError: no light' in told.err
         assert 'inversion/tkd' in told.out
+
+    def test_further_sizes_take_few_methods(self, bench, monkeypatch, capsys):
+        seen = []
+
+        def measure(stage, name, case, options):
+            seen.append((stage, name))
+            known = {'seconds': 1.0, 'pairs': 2.0, 'volumes': 3.0}
+            return bench['speed'].Row(
+                stage, name, case.shape, case.n_echoes, 1, case.shape, **known
+            )
+
+        monkeypatch.setattr(bench['speed'], 'measure', measure)
+        assert bench['speed'].main(['--sizes', '0.02', '0.04', '--no-compare']) == 0
+        scaled = bench['speed'].selected(bench['speed'].SCALED)
+        assert seen == [*bench['speed'].subjects(), *scaled]
+
+    def test_memory_is_taken_from_an_earlier_run(self, bench, tmp_path):
+        row = bench['speed'].Row('inversion', 'tkd', (20, 24, 20), 4, 1, (54, 64, 54))
+        earlier = tmp_path / 'earlier.json'
+        stored = asdict(replace(row, threads=2, volumes=4.5))
+        earlier.write_text(json.dumps({'methods': [stored]}))
+        other = replace(row, grid=(60, 64, 54))
+        bench['speed'].reuse_memory([row, other], earlier)
+        assert (row.volumes, other.volumes) == (4.5, None)
 
     def test_unknown_names_are_refused(self, bench):
         with pytest.raises(SystemExit, match='inversion/none'):

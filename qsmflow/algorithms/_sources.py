@@ -33,7 +33,8 @@ def fit_sources(inside, field, weight, scale, dipoles, iterations, tol=0.0):
     scale : ndarray of float32, shape (X', Y', Z')
         Expected size :math:`S` of the sources, on the padded grid.
     dipoles : sequence of ndarray of float32
-        Kernels of the grids, the finest first; one for each entry of ``iterations``.
+        Kernels of the grids, the finest first; one for each entry of ``iterations``. The shape of
+        each next grid is the `coarse_grid` of the one before.
     iterations : sequence of int
         Largest number of iterations on each grid, the finest first.
     tol : float, optional
@@ -51,6 +52,26 @@ def fit_sources(inside, field, weight, scale, dipoles, iterations, tol=0.0):
     return x, history
 
 
+def coarse_grid(grid):
+    """Return the shape of the grid of half the fineness, a fast one for transforms.
+
+    Parameters
+    ----------
+    grid : tuple of int
+        Shape of a padded grid.
+
+    Returns
+    -------
+    tuple of int
+
+    Examples
+    --------
+    >>> coarse_grid((180, 225, 16))
+    (90, 120, 8)
+    """
+    return ops.pad_shape([(n + 1) // 2 for n in grid], 0)
+
+
 def _nested(voxels, field, weight, scale, dipoles, iterations, tol):
     coarse = None
     if len(iterations) > 1:
@@ -63,7 +84,7 @@ def _halved(voxels, field, weight, scale):
     """Return voxels, field, weight and scale on a grid of half the fineness."""
     shape = [(n + 1) // 2 for n in voxels.mask.shape]
     moment, total = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    coarse_scale = np.empty([n // 2 for n in scale.shape], np.float32)
+    coarse_scale = np.empty(coarse_grid(scale.shape), np.float32)
     ops.use_threads()
     _sum_blocks(field, weight, voxels.mask, voxels.starts, moment, total)
     _block_size(scale, coarse_scale)
@@ -214,7 +235,8 @@ def _sum_blocks(field, weight, mask, starts, moment, total):
 
 @njit(cache=True, parallel=True)
 def _block_size(scale, out):
-    # The root of the mean square over blocks of 2 x 2 x 2 voxels.
+    # The root of the mean square over blocks of 2 x 2 x 2 voxels; the grid ends with its last one.
+    nx, ny, nz = scale.shape
     for i in prange(out.shape[0]):
         for j in range(out.shape[1]):
             for k in range(out.shape[2]):
@@ -222,5 +244,6 @@ def _block_size(scale, out):
                 for p in range(2 * i, 2 * i + 2):
                     for q in range(2 * j, 2 * j + 2):
                         for r in range(2 * k, 2 * k + 2):
-                            total += scale[p, q, r] * scale[p, q, r]
+                            size = scale[min(p, nx - 1), min(q, ny - 1), min(r, nz - 1)]
+                            total += size * size
                 out[i, j, k] = np.sqrt(total / np.float32(8))

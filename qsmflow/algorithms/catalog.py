@@ -415,7 +415,7 @@ PRESETS: dict[str, Preset] = {
             'a third of the iterations, for a first look',
             params={
                 'background': {'max_iter': 6, 'coarse_iter': (30, 100)},
-                'inversion': {'max_iter': 7, 'refine': 6},
+                'inversion': {'max_iter': 7, 'refine': 2, 'refine_coarse': (10,)},
             },
         ),
         Preset('default', 'the default method of each stage with its own parameters'),

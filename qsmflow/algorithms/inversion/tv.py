@@ -8,7 +8,7 @@ from scipy import ndimage
 from qsmflow.algorithms import _kernels as kernels
 from qsmflow.algorithms import operators as ops
 from qsmflow.algorithms._checks import check_positive, check_volume
-from qsmflow.algorithms._sources import fit_sources
+from qsmflow.algorithms._sources import coarse_grid, fit_sources
 from qsmflow.algorithms.inversion import _tv_kernels as steps
 from qsmflow.algorithms.inversion._problem import Problem
 
@@ -35,6 +35,7 @@ def tv(
     outside_weight=0.01,
     voxel_average=True,
     refine=20,
+    refine_coarse=(),
     harmonic_weight=None,
     reweight=0.02,
     robust=0.01,
@@ -94,6 +95,10 @@ def tv(
         ``False`` for fields that are themselves averages over voxels.
     refine : int, optional
         Iterations of the fit of outside sources between the parts; 0 leaves it out.
+    refine_coarse : sequence of int, optional
+        Iterations of that fit on grids of half the fineness, of a quarter and so on, which come
+        first and cost little. With them a few iterations of ``refine`` will do, at a slight loss:
+        with four after twenty, 0.1 to 0.6 % of nrmse on simulated heads of 2.5 mm.
     harmonic_weight : float or None, optional
         Weight :math:`\beta` of the Laplacian of a residual background :math:`h` (150 in [2]_).
         None leaves :math:`h` out, which saves a third of the time.
@@ -171,14 +176,16 @@ def tv(
     if voxel_average:
         problem.kernel /= ops.voxel_response(problem.grid)
     penalty = np.where(problem.inside, np.float32(1), np.float32(outside_weight))
-    rim = _rim(problem.inside)
+    rim = _rim(problem)
     penalty[rim] *= np.float32(rim_weight)
     step = _Steps(problem, mu, rho, mu_harmonic, harmonic_weight, relaxation)
     history = step.run(reg_weight, penalty, max_iter, tol)
     if reweight is not None:
         check_positive(reweight=reweight)
         if refine:
-            _take_up_background(problem, step.chi, int(refine))
+            iterations = (int(refine), *refine_coarse)
+            dipoles = _nested_dipoles(problem, voxel_size, b0_dir, len(iterations))
+            _take_up_background(problem, step.chi, dipoles, iterations)
         _reweight(step.chi, problem, np.float32(1 / reweight), penalty)
         penalty[rim] *= np.float32(rim_weight)
         penalty[~problem.inside] = outside_weight
@@ -312,12 +319,26 @@ class _Steps:
         return change
 
 
-def _rim(inside):
-    """Return the voxels of a mask that lie near its edge."""
-    return inside & ~ndimage.binary_erosion(inside, iterations=_RIM)
+def _rim(problem):
+    """Return the voxels of the mask that lie near its edge, on the padded grid."""
+    inside = problem.mask[problem.box]
+    rim = np.zeros(problem.grid, bool)
+    # The box alone is less than half of the grid, and beyond it is outside.
+    ops.crop(rim, inside.shape)[:] = inside & ~ndimage.binary_erosion(inside, iterations=_RIM)
+    return rim
 
 
-def _take_up_background(problem, chi, iterations):
+def _nested_dipoles(problem, voxel_size, b0_dir, levels):
+    """Return the kernels of the problem's grid and of coarser ones."""
+    dipoles, grid = [problem.kernel], problem.grid
+    for level in range(1, levels):
+        grid = coarse_grid(grid)
+        steps = [2**level * float(step) for step in voxel_size]
+        dipoles.append(ops.dipole_kernel(grid, steps, b0_dir=b0_dir))
+    return dipoles
+
+
+def _take_up_background(problem, chi, dipoles, iterations):
     """Subtract the field of outside sources from the field, in place."""
     inside = problem.mask[problem.box]
     own = ops.crop(problem.dipole(chi * problem.inside), inside.shape)
@@ -326,7 +347,7 @@ def _take_up_background(problem, chi, iterations):
     del own
     weight = np.sqrt(ops.crop(problem.weight2, inside.shape)[inside])
     scale = np.where(problem.inside, np.float32(_INSIDE_SCALE), np.float32(1))
-    sources, _ = fit_sources(inside, misfit, weight, scale, [problem.kernel], (iterations,))
+    sources, _ = fit_sources(inside, misfit, weight, scale, dipoles, iterations)
     del scale
     ops.crop(sources, inside.shape)[inside] = 0
     background = ops.crop(problem.dipole(sources), inside.shape)

@@ -1,4 +1,4 @@
-"""The phase that is there at echo time zero, and its removal (MCPC-3D-S)."""
+"""The phase that is there at echo time zero, and its removal (MCPC-3D-S), also slice by slice."""
 
 import math
 
@@ -9,6 +9,7 @@ from qsmflow.algorithms import operators as ops
 from qsmflow.algorithms._differences import unwrapped_difference
 from qsmflow.algorithms._smoothing import MaskedSmoother
 from qsmflow.algorithms._voxels import Voxels
+from qsmflow.algorithms.phase import wrap
 from qsmflow.algorithms.unwrap import check_echoes
 
 _TURN = 2 * math.pi
@@ -88,8 +89,76 @@ def remove_phase_offset(phase, magnitude, mask, voxel_size, *, te, sigma=10.0):
     return corrected, voxels.scatter(offset)
 
 
+def remove_slice_offsets(phase, magnitude, mask, voxel_size, *, te, axis=2):
+    r"""Remove a phase offset that each slice has of its own, as 2-D scans have it.
+
+    Between slices the phase then jumps by any amount, so that it cannot be unwrapped in space.
+    From each slice the mean of the phase at echo time zero is taken,
+    :math:`\varphi_1 - (\varphi_2 - \varphi_1)\,TE_1/(TE_2 - TE_1)`, which holds no field. The
+    difference of two echoes has no such offset and is unwrapped in space as usual. What varies
+    within a slice is left for :func:`remove_phase_offset`.
+
+    Parameters
+    ----------
+    phase : ndarray of float, shape (X, Y, Z, E)
+        Wrapped phase, in rad; two echoes or more.
+    magnitude : ndarray of float, shape (X, Y, Z, E), or None
+        Magnitude, in arbitrary units.
+    mask : ndarray of bool, shape (X, Y, Z)
+        Where the offset is measured; it is removed everywhere.
+    voxel_size : tuple of float
+        Voxel edge lengths, in mm, in array-axis order.
+    te : sequence of float, shape (E,)
+        Echo times, in s, increasing.
+    axis : int, optional
+        Slice axis.
+
+    Returns
+    -------
+    phase : ndarray of float32, shape (X, Y, Z, E)
+        Wrapped phase, in rad. Slices outside the mask are as before.
+    offsets : ndarray of float32
+        Offset of each slice, in rad.
+
+    Raises
+    ------
+    ValueError
+        If there is one echo only, or shapes or echo times are not consistent.
+
+    Examples
+    --------
+    >>> te, region = (0.004, 0.008), np.ones((8, 8, 8), bool)
+    >>> offsets = np.array([0.5, -2, 1, 3, -1, 0, 2, -3])[:, None]
+    >>> phase = offsets + 100 * np.array(te) + np.zeros((8, 8, 1, 1))
+    >>> removed = remove_slice_offsets(phase, None, region, (1, 1, 1), te=te)[1]
+    >>> removed.round(2).tolist()
+    [0.5, -2.0, 1.0, 3.0, -1.0, 0.0, 2.0, -3.0]
+    """
+    te = check_echoes(phase, magnitude, mask, te)
+    if te.size < 2:
+        raise ValueError('offsets of slices can be told from the field with two echoes or more.')
+    voxels = Voxels(mask)
+    offsets = np.zeros(phase.shape[axis], np.float32)
+    if len(voxels):
+        raw, weights = _raw_offset(phase, magnitude, voxels, voxel_size, te)
+        slices = np.nonzero(voxels.mask)[axis]
+        sums = [
+            np.bincount(slices, weights * part(raw), minlength=offsets.size)
+            for part in (np.cos, np.sin)
+        ]
+        offsets[:] = np.arctan2(sums[1], sums[0])
+    shape = [-1 if a == axis else 1 for a in range(4)]
+    return wrap(np.asarray(phase, np.float32) - offsets.reshape(shape)), offsets
+
+
 def _estimate_offset(phase, magnitude, voxels, voxel_size, te, sigma):
     """Return the smoothed offset, in rad, at the voxels of the mask."""
+    raw, weights = _raw_offset(phase, magnitude, voxels, voxel_size, te)
+    return _smooth_angle(raw, weights, voxels, voxel_size, (sigma, sigma / 2))
+
+
+def _raw_offset(phase, magnitude, voxels, voxel_size, te):
+    """Return the offset of each voxel of the mask by itself, in rad, and its weight."""
     # Differences to the first echo hold no offset. The third echo guides the unwrapping and, with
     # uneven spacing, settles the multiple of 2 pi of the whole.
     used = min(te.size, 3)
@@ -108,7 +177,7 @@ def _estimate_offset(phase, magnitude, voxels, voxel_size, te, sigma):
     known = np.isfinite(raw) & np.isfinite(angles).all(axis=0)
     weights *= known
     raw[~known] = 0
-    return _smooth_angle(raw, weights, voxels, voxel_size, (sigma, sigma / 2))
+    return raw, weights
 
 
 def _smooth_angle(angle, weights, voxels, voxel_size, widths):

@@ -89,8 +89,8 @@ FINDINGS: dict[str, FindingKind] = {
     ),
     'A15': _kind(
         'each slice has a phase offset of its own',
-        'W',
-        'as in 2-D scans; the map may have steps between slices',
+        'XW',
+        'as in 2-D scans; removed with the help of a second echo, which a single echo lacks',
     ),
     'A16': _kind(
         'a real or imaginary image is named phase',

@@ -192,18 +192,13 @@ def check_phase(
     filled = float(np.ptp(last)) > FILLED
     findings = check_filter(images.source(0), spreads, f0 * te[-1] if filled else 0.0, force)
     steps = evidence.slice_steps(first, magnitude)
-    if steps > SLICE_STEP:
-        message = 'the phase jumps from slice to slice by amounts that change: each slice seems '
-        message += 'to have an offset of its own'
-        found = {'step_change_rad': round(steps, 3), 'limit_rad': SLICE_STEP}
-        remedy = 'Look at sagittal and coronal planes of the phase; prefer a 3-D acquisition.'
-        findings.append(Finding('A15', 'WARN', message, name, found, remedy))
+    findings += _check_slices(name, steps, len(images))
     findings += _check_depth(images)
     if magnitude is None:
         return findings
     findings += _check_border(magnitude, images.source(0, 'mag').relative)
     later = next((j for j, t in enumerate(te) if t >= 1.9 * te[0]), None)
-    if later is not None:
+    if later is not None and steps <= SLICE_STEP:
         found = evidence.singular_lines(first, magnitude, voxel_size, images.phase(later, scaling))
         findings += _check_lines(name, *found)
     return findings
@@ -274,6 +269,21 @@ def _check_depth(images: SeriesImages) -> list[Finding]:
         message = 'the phase was compressed with loss'
     remedy = 'Export the phase with 12 bits or more, without lossy compression.'
     return [Finding('A19', 'WARN', message, source.relative, found, remedy)]
+
+
+def _check_slices(name: str, steps: float, n_echoes: int) -> list[Finding]:
+    """Judge steps between slices (``A15``); two echoes tell offsets from the field."""
+    if steps <= SLICE_STEP:
+        return []
+    message = 'the phase jumps from slice to slice by amounts that change: each slice has an '
+    message += 'offset of its own'
+    found = {'step_change_rad': round(steps, 3), 'limit_rad': SLICE_STEP, 'echoes': n_echoes}
+    if n_echoes > 1:
+        message += ', which is removed'
+        remedy = 'Look at sagittal and coronal planes of the map.'
+        return [Finding('A15', 'FIX', message, name, found, remedy)]
+    remedy = 'The map is not usable unless this is wrong: with one echo it cannot be removed.'
+    return [Finding('A15', 'WARN', message, name, found, remedy)]
 
 
 def _check_lines(name: str, density: float, length: float) -> list[Finding]:

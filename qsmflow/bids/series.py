@@ -155,6 +155,10 @@ class GRESeries:
         """All image files, phase first."""
         return tuple(dict.fromkeys(self.phase + self.real + self.imag + self.magnitude))
 
+    def has_finding(self, code: str, level: str) -> bool:
+        """Whether the checks of the input found something that the reconstruction must know."""
+        return any(item.code == code and item.level == level for item in self.findings)
+
     @property
     def has_phase(self) -> bool:
         """Whether there is a phase, of its own or from real and imaginary images."""

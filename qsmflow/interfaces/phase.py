@@ -11,7 +11,8 @@ from qsmflow import io
 from qsmflow.algorithms import catalog, get_method
 from qsmflow.algorithms import phase as phase_algorithms
 from qsmflow.algorithms.bipolar import remove_bipolar
-from qsmflow.algorithms.phase_offset import remove_phase_offset
+from qsmflow.algorithms.phase_evidence import object_mask
+from qsmflow.algorithms.phase_offset import remove_phase_offset, remove_slice_offsets
 from qsmflow.bids.checks_run import readout_findings, slice_findings
 from qsmflow.interfaces.base import VolumeInterface
 from qsmflow.interfaces.findings import with_findings
@@ -33,6 +34,10 @@ class _PhasePreparationInputSpec(BaseInterfaceInputSpec):
     scaling = traits.Dict(desc='fields of PhaseScaling: how stored values become radians')
     echoes = traits.List(traits.Int, desc='echoes to keep, counted from 0 in order of echo time')
     volume = traits.Int(desc='volume of each file, counted from 0, where they hold repetitions')
+    slice_offsets = traits.Bool(
+        False, usedefault=True, desc='remove an offset that each slice has of its own'
+    )
+    te = traits.List(traits.Float, desc='echo times, s: to remove offsets of slices')
     remove_slice_chop = traits.Enum('auto', 'yes', 'no', usedefault=True, desc='GE slice chopping')
 
 
@@ -71,6 +76,12 @@ class PhasePreparation(VolumeInterface):
         if chopped:
             phase = phase_algorithms.remove_slice_chop(phase)
         info = {'SliceChopEvidence': float(evidence), 'SliceChopRemoved': chopped}
+        if self.inputs.slice_offsets:
+            tissue = object_mask(magnitude[..., 0])
+            phase, offsets = remove_slice_offsets(
+                phase, magnitude, tissue, like.voxel_size, te=tuple(self.inputs.te)
+            )
+            info['SliceOffsetSpread'] = float(np.std(offsets))
         found = slice_findings(info, Path(like.path).name)
         self._results['info'] = with_findings(info, found, runtime.cwd)
         self._write(

@@ -232,6 +232,7 @@ def _init_reconstruction(series: GRESeries, settings: Settings) -> Workflow:
         scaling=asdict(series.scaling) if series.scaling else None,
         echoes=list(series.volumes) if series.volumes and one_file else None,
         volume=series.volumes[0] if series.volumes and not one_file else None,
+        slice_offsets=series.has_finding('A15', 'FIX'),
         echo_numbers=list(series.echo_numbers),
         bipolar=recon.bipolar,
         unwrapping_fallback=recon.unwrapping_fallback,

@@ -17,6 +17,7 @@ def init_preparation_wf(
     echoes: list[int] | None = None,
     volume: int | None = None,
     remove_slice_chop: str = 'auto',
+    slice_offsets_te: list[float] | None = None,
     mem_gb: float | Mapping[str, float] = 1.0,
     name: str = 'preparation_wf',
 ) -> Workflow:
@@ -41,6 +42,8 @@ def init_preparation_wf(
         Volume of each file, counted from 0, where files hold repetitions of an echo.
     remove_slice_chop : {'auto', 'yes', 'no'}
         Undo the alternating sign of GE slices; ``'auto'`` decides by the data.
+    slice_offsets_te : list of float, optional
+        Echo times, in s, if each slice has a phase offset of its own that must be removed.
     mem_gb : float or mapping of str to float
         Memory of each node in GB, or by its step; see :mod:`qsmflow.workflows.memory`.
     name : str
@@ -75,7 +78,8 @@ def init_preparation_wf(
             scaling=scaling or radians_scaling(),
             echoes=echoes or [],
             remove_slice_chop=remove_slice_chop,
-            **given(volume=volume),
+            slice_offsets=slice_offsets_te is not None,
+            **given(volume=volume, te=slice_offsets_te),
         ),
         name='prepare',
         mem_gb=claim(mem_gb, 'preparation'),

@@ -35,6 +35,7 @@ def init_reconstruction_wf(
     scaling: dict | None = None,
     echoes: list[int] | None = None,
     volume: int | None = None,
+    slice_offsets: bool = False,
     echo_numbers: list[int] | None = None,
     mask_file: str | None = None,
     mask_method: str = 'registration',
@@ -73,6 +74,8 @@ def init_reconstruction_wf(
         Echoes to keep of those in the files, counted from 0.
     volume : int, optional
         Volume of each file, counted from 0, where files hold repetitions of an echo.
+    slice_offsets : bool
+        Remove a phase offset that each slice has of its own; needs two echoes.
     echo_numbers : list of int, optional
         Number of each echo that is used in the acquisition, counted from 1; by default those of
         ``echoes``.
@@ -128,7 +131,11 @@ def init_reconstruction_wf(
     resources = {'mem_gb': mem_gb, 'n_procs': n_procs}
     stages = {
         'preparation': init_preparation_wf(
-            scaling=scaling, echoes=echoes, volume=volume, mem_gb=mem_gb
+            scaling=scaling,
+            echoes=echoes,
+            volume=volume,
+            slice_offsets_te=list(te) if slice_offsets else None,
+            mem_gb=mem_gb,
         ),
         'brain_mask': init_brain_mask_wf(
             te=te, method=mask_method, mask_file=mask_file, mem_gb=mem_gb

@@ -52,6 +52,8 @@ def reconstruct(series, mask: np.ndarray, folder: Path, *, sign='+1', bipolar='o
         inputs['scaling'] = asdict(series.scaling)
     if volumes and not one_file:
         inputs['volume'] = volumes[0]
+    if series.has_finding('A15', 'FIX'):
+        inputs |= {'slice_offsets': True, 'te': list(series.te)}
     ready = run(PhasePreparation(**inputs))
     like = io.load_volume(ready.first_magnitude)
     mask_file = io.save_volume(mask, like, folder / 'mask.nii')

@@ -72,6 +72,12 @@ def named_filtered_and_too_early_to_tell(ds):
 
 
 @defect('A15', 'WARN', file='part-phase')
+def slice_offsets_of_one_echo(ds):
+    slice_offsets(ds)
+    ds.options['echoes'] = [1]
+
+
+@defect('A15', 'FIX', file='part-phase')
 def slice_offsets(ds):
     offsets = np.random.default_rng(3).uniform(-np.pi, np.pi, SHAPE[2])
     ds.scale_phase(lambda p: wrapped(p + offsets), units='rad')

@@ -10,23 +10,21 @@ from qsmflow.phantom import small_acquisition
 
 FIXED = [d for d in DEFECTS if d.level == 'FIX' and d.code[0] in 'AB']
 #: Largest RMS difference from the clean map, relative to the SD of that, by label. Whatever is
-#: not listed must agree to within rounding of 32-bit numbers.
-ROUNDING = 1e-3
+#: not listed must agree but for rounding of 32-bit numbers to other units.
+ROUNDING = 0.005
 TOLERANCE = {
-    # Stored in steps of 1.5, 3.1, 12.6 and 9 mrad.
+    # Stored in steps of 1.5, 3.1, 6.3 and 9 mrad.
     **dict.fromkeys(('siemens_integers', 'symmetric_integers', 'units_say_rad'), 0.02),
-    'background_flag': 0.02,
+    **dict.fromkeys(('background_flag', 'philips_display', 'philips_fields_of_the_sidecar'), 0.02),
     # Digits of 32-bit numbers are lost where radians are a small part of what is stored.
-    'slope_applied_twice': 0.005,
+    'slope_applied_twice': 0.01,
+    # The offset of each slice is known up to noise.
+    'slice_offsets': 0.02,
     # The regularisation follows the noise, which is in ppm.
     'field_from_frequency': 0.02,
-    'philips_display': 0.05,
-    'philips_fields_of_the_sidecar': 0.05,
-    # The offset of each slice is known up to noise.
-    'slice_offsets': 0.15,
     # Other data: all voxels with one weight; another echo time and noise.
-    'no_magnitude': 0.3,
-    'uneven_spacing': 0.3,
+    'no_magnitude': 0.03,
+    'uneven_spacing': 0.05,
 }
 #: What the reference is where it is not the clean dataset as it stands.
 SINGLE_ECHO = {'repeats_of_a_single_echo_with_index': [1]}
@@ -153,16 +151,16 @@ def test_offsets_of_slices(scan, scan_map, plain):
     offsets = np.random.default_rng(5).uniform(-np.pi, np.pi, (32, 1))
     result, _, series = scan_map(wrapped(scan.phase + offsets), sign='auto', bipolar='auto')
     assert [f.level for f in series.findings if f.code == 'A15'] == ['FIX']
-    assert difference(result, plain[0]) < 0.15
+    assert difference(result, plain[0]) < 0.02
 
 
 def test_bipolar_readout(scan, scan_map, plain):
     result, findings, _ = scan_map(bipolar(scan.phase), sign='auto', bipolar='auto')
     assert [(f['code'], f['level']) for f in findings] == [('B41', 'FIX')]
     assert findings[0]['evidence']['axis'] == 'i'
-    assert difference(result, plain[0]) < 0.05
+    assert difference(result, plain[0]) < 0.02
     left = scan_map(bipolar(scan.phase), sign='auto', bipolar='off')[0]
-    assert difference(left, plain[0]) > 0.1, 'uncorrected, it spoils the map'
+    assert difference(left, plain[0]) > 0.5, 'uncorrected, it spoils the map'
 
 
 def test_bipolar_readout_of_a_subset_keeps_the_numbers(scan, scan_map):
@@ -173,7 +171,7 @@ def test_bipolar_readout_of_a_subset_keeps_the_numbers(scan, scan_map):
     )
     assert {f.code for f in series.findings} >= {'B42'}
     assert [(f['code'], f['level']) for f in findings] == [('B41', 'FIX')]
-    assert difference(result, clean) < 0.1
+    assert difference(result, clean) < 0.02
 
 
 def test_uneven_series_has_its_times(dataset):

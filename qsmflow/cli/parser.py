@@ -1,6 +1,7 @@
 """From the command line to settings: reading, merging and checking what was given."""
 
 import os
+import re
 import sys
 import uuid
 from datetime import datetime
@@ -179,6 +180,7 @@ def _merge(config: dict, given: dict) -> dict:
             params[stage] = {**params.get(stage, {}), **dict(value)}
             content['params'] = params
         elif key == 'bids.derivatives':
+            _check_names(value)
             content[name] = {**content.get(name, {}), **dict(value)}
         elif key == 'outputs.atlas':
             content[name] = [item for item in value if item != 'none']
@@ -193,6 +195,17 @@ def _merge(config: dict, given: dict) -> dict:
     if not execution.get('work_dir'):
         execution['work_dir'] = _default_work_dir(merged['bids']['output_dir'])
     return merged
+
+
+def _check_names(datasets: list[tuple[str, str]]) -> None:
+    """Refuse two datasets of one name: one of them would be lost."""
+    names = [name for name, _ in datasets]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice and len(set(datasets)) > len(set(names)):
+        raise SettingsError(
+            f'argument -d/--derivatives: {twice[0]!r} names two datasets; give each a name of its '
+            'own, as in first=PATH second=PATH'
+        )
 
 
 def _new_run_uuid() -> str:
@@ -218,6 +231,11 @@ def _check_inputs(parser, settings: Settings) -> None:
     if plugin is not None and not Path(plugin).is_file():
         parser.error(f'argument --use-plugin: there is no file {plugin}')
     for name, folder in settings.bids.derivatives.items():
+        if name == 'raw' or not re.fullmatch(r'[A-Za-z0-9._-]+', name):
+            parser.error(
+                f'argument -d/--derivatives: {name!r} cannot be the name of a dataset: letters, '
+                'digits, dots, dashes and underscores, and not raw, which is BIDS_DIR'
+            )
         if not Path(folder).is_dir():
             parser.error(f'argument -d/--derivatives: {name}: there is no folder {folder}')
 

@@ -251,7 +251,7 @@ def _process(collection, settings: Settings, log_dir: Path, ledger: Ledger) -> N
         make_monitor,
         run_graph,
     )
-    from qsmflow.cli.texts import write_methods
+    from qsmflow.cli.texts import draw_graph, write_methods
     from qsmflow.workflows.base import init_qsmflow_wf
 
     ledger.phase = 'building the graph'
@@ -266,7 +266,7 @@ def _process(collection, settings: Settings, log_dir: Path, ledger: Ledger) -> N
     )
     workflow.base_dir = str(base_dir)
     if settings.execution.write_graph:
-        workflow.write_graph(str(log_dir / 'graph.dot'), graph2use='colored', simple_form=True)
+        draw_graph(workflow, log_dir)
     write_methods(workflow, settings)
     groups = orientation_groups(collection.series) if settings.reconstruction.cosmos else ()
     groups = [group for group in groups if group.enough]

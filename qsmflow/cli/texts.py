@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import shutil
 from pathlib import Path
 
 from qsmflow import __version__
@@ -108,6 +109,29 @@ def write_methods(workflow, settings: Settings) -> list[Path]:
     html = not settings.outputs.md_only_boilerplate
     folder = Path(settings.bids.output_dir) / 'logs'
     return write_citations(workflow.visit_desc(), folder, html=html)
+
+
+def draw_graph(workflow, log_dir: Path) -> None:
+    """Write the graph of a workflow as ``graph.dot``, and as ``graph.svg`` if Graphviz is there.
+
+    Parameters
+    ----------
+    workflow : Workflow
+        What will be run.
+    log_dir : Path
+        Folder of the two files.
+    """
+    path = log_dir / 'graph.dot'
+    try:
+        workflow.write_graph(str(path), graph2use='colored', format='svg', simple_form=True)
+    except OSError:
+        if shutil.which('dot') is not None or not path.is_file():
+            raise
+        _LOGGER.warning(
+            '%s is written but not drawn: the program dot is not installed. Install Graphviz '
+            'and give: dot -Tsvg -O %s',
+            *(path, path),
+        )
 
 
 def only_methods(collection, settings: Settings) -> int:

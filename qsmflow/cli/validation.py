@@ -74,7 +74,8 @@ def validate(
         return (_skipped(f'{TOOL} is not installed', remedy),)
     _LOGGER.debug('running %s on %s', tool, collection.bids_dir)
     command = [tool, *_OPTIONS, collection.bids_dir]
-    environment = {**os.environ, 'NO_COLOR': '1'}
+    # Its runtime would ask for newer versions of itself.
+    environment = {**os.environ, 'NO_COLOR': '1', 'DENO_NO_UPDATE_CHECK': '1'}
     try:
         done = subprocess.run(
             command, capture_output=True, timeout=timeout, check=False, env=environment

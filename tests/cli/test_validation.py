@@ -72,6 +72,33 @@ def test_only_errors_of_used_files_are_shown(collection, tool):
     }
 
 
+def test_thousands_of_errors_elsewhere_do_not_matter(collection, tool, tmp_path):
+    line = (
+        'issues = [{"code": "EMPTY_FILE", "severity": "error", "location": '
+        'f"/sub-{n:05d}/func/sub-{n:05d}_task-rest_bold.nii.gz"} for n in range(30000)]\n'
+        f'issues.append({{"code": "PHASE_UNITS", "severity": "error", "location": "/{PHASE}"}})\n'
+        'print(json.dumps({"issues": {"issues": issues, "codeMessages": {}}})); sys.exit(16)'
+    )
+    (finding,) = validation.validate(collection, tool=tool(line))
+    assert finding.evidence == {'code': 'PHASE_UNITS', 'files': 1}
+
+
+def test_many_files_of_one_kind_are_one_line(collection, tool):
+    names = [f'/sub-02/anat/sub-02_part-mag_MEGRE.nii.gz#{n}' for n in range(3)]
+    path = tool(report(*(('EMPTY_FILE', 'error', name.partition('#')[0]) for name in names)))
+    (finding,) = validation.validate(collection, tool=path)
+    assert finding.evidence['files'] == 1
+
+
+def test_its_runtime_asks_nobody_for_updates(collection, tool):
+    line = (
+        'import os; sys.stderr.write(os.environ["DENO_NO_UPDATE_CHECK"] + os.environ["NO_COLOR"]);'
+        'sys.exit(3)'
+    )
+    (finding,) = validation.validate(collection, tool=tool(line))
+    assert finding.message.endswith('exit code 3: 11')
+
+
 def test_a_valid_dataset_gives_no_finding(collection, tool):
     assert validation.validate(collection, tool=tool(report())) == ()
 

@@ -61,7 +61,8 @@ def rebuild_reports(settings: Settings) -> int:
     failed = 0
     for subject in choose_labels(wanted, there, 'participant with results', 'sub-'):
         try:
-            path = build_report(out_dir, subject, _earlier_run(out_dir, subject))
+            info, unfinished = _earlier_run(out_dir, subject)
+            path = build_report(out_dir, subject, info, unfinished)
             _LOGGER.info('report: %s', path)
         except (OSError, ValueError, KeyError):
             _LOGGER.exception('the report of sub-%s failed', subject)
@@ -69,25 +70,42 @@ def rebuild_reports(settings: Settings) -> int:
     return 1 if failed else 0
 
 
-def _earlier_run(out_dir: Path, subject: str) -> dict[str, str]:
-    """Return what the report says about the last run that processed a subject."""
+def _earlier_run(out_dir: Path, subject: str) -> tuple[dict[str, str], list[dict[str, str]]]:
+    """Return what the report says about the last run of a subject, and what that left undone."""
     info = {'version': _version(out_dir, subject)}
     if info['version'] != __version__:
         info['report made with'] = f'qsmflow {__version__}'
-    tables = (path for path in out_dir.glob('logs/*/status.tsv') if _names(path, subject))
-    last = max(tables, key=lambda path: (path.stat().st_mtime, path.parent.name), default=None)
-    if last is not None:
-        info['run_uuid'] = last.parent.name
-        settings = last.with_name('qsmflow.toml')
-        info['settings'] = settings.read_text(encoding='utf-8') if settings.is_file() else ''
-    return info
+    runs = []
+    for path in out_dir.glob('logs/*/status.tsv'):
+        rows = [row for row in _rows(path) if _belongs(row.get('name') or '', subject)]
+        if any(row['name'] == f'sub-{subject} report' for row in rows):
+            runs.append((path.stat().st_mtime, path.parent, rows))
+    if not runs:
+        return info, []
+    _, folder, rows = max(runs, key=lambda run: run[:2])
+    settings = folder / 'qsmflow.toml'
+    info['run_uuid'] = folder.name
+    info['settings'] = settings.read_text(encoding='utf-8') if settings.is_file() else ''
+    unfinished = [
+        row for row in rows if row['status'] != 'done' and row['name'] != f'sub-{subject} report'
+    ]
+    return info, unfinished
 
 
-def _names(path: Path, subject: str) -> bool:
-    """Tell whether a table of status has the report of a subject."""
+def _rows(path: Path) -> list[dict[str, str]]:
     with path.open(encoding='utf-8', newline='') as stream:
-        rows = csv.DictReader(stream, delimiter='\t')
-        return any(row.get('name') == f'sub-{subject} report' for row in rows)
+        return list(csv.DictReader(stream, delimiter='\t'))
+
+
+def _belongs(name: str, subject: str) -> bool:
+    """Tell whether a row of a table of status belongs to a subject.
+
+    Examples
+    --------
+    >>> _belongs('sub-01_run-1', '01'), _belongs('sub-01 report', '01'), _belongs('sub-011', '01')
+    (True, True, False)
+    """
+    return name.replace(' ', '_').partition('_')[0] == f'sub-{subject}'
 
 
 def _version(out_dir: Path, subject: str) -> str:

@@ -57,12 +57,23 @@ def test_report_names_the_last_run_that_processed_the_subject(tmp_path):
     os.utime(earlier(tmp_path, 'a', [one, two], 'x = "a"\n'), (100, 100))
     os.utime(earlier(tmp_path, 'b', [one], 'x = "b"\n'), (200, 200))
     os.utime(earlier(tmp_path, 'c', [two], 'x = "c"\n'), (300, 300))
-    info = texts._earlier_run(tmp_path, '01')
+    info, unfinished = texts._earlier_run(tmp_path, '01')
+    assert unfinished == []
     assert info['run_uuid'] == 'b'
     assert info['settings'] == 'x = "b"\n'
     assert 'report made with' not in info
-    assert texts._earlier_run(tmp_path, '02')['run_uuid'] == 'c'
-    assert 'run_uuid' not in texts._earlier_run(tmp_path, '03')
+    assert texts._earlier_run(tmp_path, '02')[0]['run_uuid'] == 'c'
+    assert 'run_uuid' not in texts._earlier_run(tmp_path, '03')[0]
+
+
+def test_what_was_left_undone_is_told_again(tmp_path):
+    lost = 'sub-01_run-2\tfailed\tno brain\n'
+    other = 'sub-011\tfailed\tx\n'
+    earlier(
+        tmp_path, 'a', ['sub-01_run-1\tdone\tn/a\n', lost, other, 'sub-01 report\tdone\tn/a\n']
+    )
+    _, unfinished = texts._earlier_run(tmp_path, '01')
+    assert unfinished == [{'name': 'sub-01_run-2', 'status': 'failed', 'reason': 'no brain'}]
 
 
 def test_results_of_another_version_keep_its_name(tmp_path):
@@ -70,6 +81,6 @@ def test_results_of_another_version_keep_its_name(tmp_path):
     figures.mkdir(parents=True)
     summary = {'series': 'sub-01', 'versions': {'qsmflow': '0.0.9'}}
     (figures / 'sub-01_desc-summary_report.json').write_text(json.dumps(summary))
-    info = texts._earlier_run(tmp_path, '01')
+    info, _ = texts._earlier_run(tmp_path, '01')
     assert info['version'] == '0.0.9'
     assert info['report made with'].startswith('qsmflow ')

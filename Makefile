@@ -2,6 +2,7 @@
 # make demo-fast  the same on a coarse phantom, in a few minutes
 # make test       all tests but the slow ones
 # make speed-check  compare the cost of the main methods with what is recorded
+# make test-slurm those that start a Slurm of their own
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -15,7 +16,7 @@ NPROCS ?= $(shell nproc)
 PYTEST_OPTIONS ?=
 READY := $(VENV)/.qsmflow-installed
 
-.PHONY: help install demo demo-fast test test-slow speed-check lint docs descriptor constraints clean
+.PHONY: help install demo demo-fast test test-slow test-slurm speed-check lint docs descriptor constraints clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -47,10 +48,13 @@ run-demo: $(READY)
 	@for report in '$(DEMO)'/results/*.html; do echo "report: $$(realpath "$$report")"; done
 
 test: $(READY)
-	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest -m 'not slow and not slurm' $(PYTEST_OPTIONS)
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest -m 'slow and not slurm' $(PYTEST_OPTIONS)
+
+test-slurm: $(READY)
+	$(BIN)/python -m pytest -m slurm tests/cluster $(PYTEST_OPTIONS)
 
 speed-check: $(READY)
 	$(BIN)/python benchmarks/speed.py --sizes 0.02 --threads 1 --no-memory --no-compare \

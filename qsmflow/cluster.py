@@ -17,6 +17,19 @@ from nipype.pipeline.plugins.slurm import SLURMPlugin
 #: Memory that a job gets beyond what its node claims: claims are estimates, and Slurm kills.
 MEMORY_FACTOR = 1.25
 _LINES_SHOWN = 5
+_MISREAD = ("'", '\\', '[', ']', '*', '?')
+
+
+class FolderNameError(ValueError):
+    """The base folder has a name that nipype's scripts for jobs, or its patterns, misread.
+
+    Attributes
+    ----------
+    exit_code : int
+        Exit status of the command line: 2, a usage error.
+    """
+
+    exit_code = 2
 
 
 class SlurmPlugin(SLURMPlugin):
@@ -51,7 +64,20 @@ class SlurmPlugin(SLURMPlugin):
         self._outputs: dict[int, Path] = {}
 
     def run(self, graph, config, updatehash=False):
-        """Run the graph; jobs do not outlive it."""
+        """Run the graph; jobs do not outlive it.
+
+        Raises
+        ------
+        FolderNameError
+            If a node's base folder cannot be used.
+        """
+        for folder in {str(node.base_dir) for node in graph.nodes()}:
+            wrong = [letter for letter in _MISREAD if letter in folder]
+            if wrong:
+                raise FolderNameError(
+                    f'the work folder {folder} cannot hold {" ".join(wrong)} when steps run as '
+                    'jobs; give another'
+                )
         try:
             super().run(graph, config, updatehash=updatehash)
         except BaseException:

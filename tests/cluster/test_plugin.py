@@ -17,7 +17,7 @@ from nipype import config
 from nipype.pipeline.engine.utils import load_resultfile
 
 from qsmflow.cli import execution, progress
-from qsmflow.cluster import SlurmPlugin
+from qsmflow.cluster import FolderNameError, SlurmPlugin
 from qsmflow.settings import (
     BIDSSettings,
     ExecutionSettings,
@@ -80,6 +80,12 @@ def test_nodes_run_as_jobs_in_a_folder_with_spaces(plugin, fake_slurm, tmp_path,
     assert '--mem=256M' in first, 'what the node claims and a quarter more'
     assert '--cpus-per-task=1' in second
     assert len(list((folder / 'chain_wf/batch').glob('slurm-*.out'))) == 2
+
+
+def test_folders_that_nipype_would_misread_are_refused(plugin, tmp_path):
+    for name in ("it's", 'run [1]'):
+        with pytest.raises(FolderNameError, match='the work folder .* cannot hold'):
+            chain(tmp_path / name).run(plugin=plugin)
 
 
 def test_what_the_user_says_of_memory_wins(tmp_path):

@@ -84,7 +84,7 @@ def test_nodes_run_as_jobs_in_a_folder_with_spaces(plugin, fake_slurm, tmp_path,
 
 def test_folders_that_nipype_would_misread_are_refused(plugin, tmp_path):
     for name in ("it's", 'run [1]'):
-        with pytest.raises(FolderNameError, match='the work folder .* cannot hold'):
+        with pytest.raises(FolderNameError, match=r'the work folder .* cannot hold'):
             chain(tmp_path / name).run(plugin=plugin)
 
 

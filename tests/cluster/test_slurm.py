@@ -237,12 +237,12 @@ def processes(name, variable=''):
     """Return the processes whose command line holds a name, and whose environment a variable."""
     for folder in Path('/proc').glob('[0-9]*'):
         try:
-            command_line, environ = (folder / 'cmdline', folder / 'environ')
-            if name.encode() in command_line.read_bytes():
-                if variable.encode() in environ.read_bytes():
-                    yield int(folder.name)
+            command_line = (folder / 'cmdline').read_bytes()
+            environ = (folder / 'environ').read_bytes()
         except OSError:
             continue
+        if name.encode() in command_line and variable.encode() in environ:
+            yield int(folder.name)
 
 
 GRAPH = """

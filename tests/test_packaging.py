@@ -190,7 +190,7 @@ def test_make_demo_uses_known_options():
 
 
 def test_make_test():
-    assert "pytest -m 'not slow'" in make('test')
+    assert "pytest -m 'not slow and not slurm'" in make('test')
 
 
 def test_ci_script():

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from nipype.interfaces import utility
 from nipype.pipeline import engine as pe
+from traits.api import TraitError
 
 MapNode = pe.MapNode
 JoinNode = pe.JoinNode
@@ -15,10 +16,14 @@ os.environ.setdefault('LOGNAME', os.environ.get('USER', 'qsmflow'))
 
 
 class Node(pe.Node):
-    """A node whose cache may be damaged, or made from input that is gone: then it is not cached.
+    """A node that fails alone when its input or its cache is gone.
 
-    nipype looks at the cache in the main process, where an error would end the run for all.
+    nipype looks at caches and sets paths of the input in the main process, where an error would
+    end the run for all nodes.
     """
+
+    _gone: str = ''
+    _runs: bool = False
 
     def is_cached(self, rm_outdated=False):
         """Return whether there is a cached result, and whether it is up to date."""
@@ -27,6 +32,45 @@ class Node(pe.Node):
         except Exception:
             logging.getLogger(__name__).debug('no cache of %s', self.fullname, exc_info=True)
             return False, False
+
+    def set_input(self, parameter, val):
+        """Set an input; a file that is gone is told when the node runs."""
+        try:
+            super().set_input(parameter, val)
+        except TraitError:
+            lost = missing_files(val)
+            if self._runs or not lost:
+                raise
+            self._gone = f'{", ".join(lost)} was there when the input was checked, and is gone now'
+
+    def run(self, updatehash=False):
+        """Run the node.
+
+        Raises
+        ------
+        FileNotFoundError
+            If a file of the input was removed after the graph was built.
+        """
+        if self._gone:
+            raise FileNotFoundError(self._gone)
+        self._runs = True
+        return super().run(updatehash=updatehash)
+
+
+def missing_files(value) -> list[str]:
+    """Return the absolute paths in a value, or in a list of values, where there is no file.
+
+    Examples
+    --------
+    >>> missing_files(['/no/such/file.nii', 'name', 3])
+    ['/no/such/file.nii']
+    """
+    values = value if isinstance(value, list | tuple) else [value]
+    return [
+        item
+        for item in values
+        if isinstance(item, str) and os.path.isabs(item) and not os.path.exists(item)
+    ]
 
 
 class Workflow(pe.Workflow):

@@ -13,7 +13,7 @@ from qsmflow.settings import Settings, SettingsError
 
 def series(name, *numbers):
     te = tuple(0.005 * number for number in numbers)
-    return types.SimpleNamespace(name=name, te=te, echo_numbers=numbers)
+    return types.SimpleNamespace(name=name, te=te, echo_numbers=numbers, has_phase=True)
 
 
 @pytest.fixture

@@ -186,3 +186,25 @@ def note(path, text, after=None):
     with open(path, 'a') as stream:
         stream.write(text)
     return text
+
+
+def test_input_that_vanishes_fails_its_node_alone(run, tmp_path):
+    """Also on the second run, when nipype looks at the cache of the node first."""
+    from qsmflow.engine import identity
+    from qsmflow.interfaces.bids import DerivativesSink
+
+    lost, kept = tmp_path / 'lost.txt', tmp_path / 'kept.txt'
+    for attempt in range(2):
+        lost.write_text('x')
+        whole = Workflow(name='qsmflow_wf', base_dir=str(tmp_path / 'work'))
+        inner = Workflow(name='sub_01_wf')
+        door = identity('inputnode', ['in_file'], in_file=str(lost))
+        sink = DerivativesSink(out_dir=str(tmp_path / 'out'), path='a.txt', kind='file')
+        inner.connect(door, 'in_file', Node(sink, name='store'), 'in_file')
+        inner.add_nodes([node(write, 'keep', path=str(kept))])
+        whole.add_nodes([inner])
+        lost.unlink()
+        (failure,) = run(1, whole=whole)
+        assert failure.node.endswith('store'), attempt
+        assert f'{lost} was there when the input was checked, and is gone now' in failure.reason
+        assert kept.is_file()

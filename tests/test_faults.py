@@ -257,11 +257,10 @@ def test_disk_that_fills_up_leaves_nothing_half(tiny, reference, tmp_path, small
     # Neither the first step nor the last: results are being written.
     while process.poll() is None and finished_nodes(tmp_path) < 4:
         time.sleep(0.02)
-    with (folder / 'ballast').open('wb') as stream:
+    with (folder / 'ballast').open('wb', buffering=0) as stream:
         try:
             while True:
                 stream.write(bytes(4096))
-                stream.flush()
         except OSError:
             pass
     _, text = process.communicate(timeout=300)

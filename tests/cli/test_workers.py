@@ -72,19 +72,22 @@ def graph(tmp_path, **series):
 def run(tmp_path):
     """Return a function that runs nodes, by their series, on one or more processes."""
     crash_dir = tmp_path / 'out/logs/run'
+    crash_dir.mkdir(parents=True)
+    (tmp_path / 'work').mkdir()
 
-    def start(nprocs=1, **series):
-        settings = Settings(
+    def settings(nprocs=1):
+        return Settings(
             bids=BIDSSettings(output_dir=str(tmp_path / 'out')),
             resources=ResourceSettings(nprocs=nprocs, mem_gb=4.0),
             execution=ExecutionSettings(work_dir=str(tmp_path / 'work')),
         )
-        crash_dir.mkdir(parents=True, exist_ok=True)
-        (tmp_path / 'work').mkdir(exist_ok=True)
-        execution.configure_nipype(settings, crash_dir)
+
+    execution.configure_nipype(settings(), crash_dir)  # workflows copy it when they are made
+
+    def start(nprocs=1, **series):
         workflow = series.pop('whole', None) or graph(tmp_path, **series)
-        start.monitor = execution.make_monitor(workflow, settings)
-        return execution.run_graph(workflow, settings, crash_dir, start.monitor)
+        start.monitor = execution.make_monitor(workflow, settings(nprocs))
+        return execution.run_graph(workflow, settings(nprocs), crash_dir, start.monitor)
 
     return start
 

@@ -87,3 +87,34 @@ def test_magnitude_alone_gives_r2star(findings_run):
     sidecar = json.loads((out / 'sub-02/anat/sub-02_R2starmap.json').read_text())
     assert 'B28' in {warning['code'] for warning in sidecar['Warnings']}
     assert 'B28' in (out / 'sub-02.html').read_text()
+
+
+def test_graph_of_magnitude_alone_has_no_susceptibility(tmp_path):
+    from qsmflow.bids import collect
+    from qsmflow.settings import Settings
+    from qsmflow.workflows.base import init_series_wf
+
+    dataset = defects.write_clean(tmp_path / 'raw')
+    for path in dataset.phases():
+        path.unlink()
+    (series,) = collect(dataset.root, force=['r2star-only']).series
+    graph = init_series_wf(series=series, settings=Settings(), out_dir=str(tmp_path / 'out'))
+    names = {name.rpartition('.')[2] for name in graph.list_node_names()}
+    assert {'ds_r2star', 'ds_t2star', 'ds_s0', 'ds_mask'} <= names
+    assert not {'ds_chimap', 'ds_total_field', 'unwrap', 'invert'} & names
+
+
+def test_graph_knows_repetition_and_offsets_of_slices(tmp_path):
+    from qsmflow.bids import collect
+    from qsmflow.settings import Settings
+    from qsmflow.workflows.base import init_series_wf
+
+    dataset = defects.write_clean(tmp_path / 'raw')
+    made = {item.label: item.make for item in defects.DEFECTS}
+    made['slice_offsets'](dataset)
+    made['repeats_with_index'](dataset)
+    (series,) = collect(dataset.root, **dataset.options).series
+    graph = init_series_wf(series=series, settings=Settings(), out_dir=str(tmp_path / 'out'))
+    prepare = graph.get_node('reconstruction_wf.preparation_wf.prepare').inputs
+    assert (prepare.volume, prepare.slice_offsets) == (1, True)
+    assert prepare.te == list(defects.TE)

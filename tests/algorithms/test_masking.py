@@ -11,6 +11,7 @@ from qsmflow.algorithms.masking import (
     otsu_threshold,
     refine_brain_mask,
     robust_mask,
+    without_blank,
 )
 
 
@@ -180,3 +181,39 @@ def test_nothing_reliable_or_nothing_at_all():
     )
     np.testing.assert_array_equal(refined, mask)  # removing everything is no refinement
     assert removed == 0
+
+
+def _signal(shape=(12, 12, 12), echoes=2):
+    rng = np.random.default_rng(4)
+    return 1 + rng.random((*shape, echoes)), rng.uniform(-3, 3, (*shape, echoes))
+
+
+def test_masked_phase_leaves_the_mask():
+    """Stored zeros of a masked phase become 0 rad, or -pi where zero means the start of a turn."""
+    for value in (0.0, np.float32(-np.pi)):
+        magnitude, phase = _signal()
+        phase[:, :, 8:] = value
+        kept, fraction = without_blank(np.ones((12, 12, 12), bool), magnitude, phase)
+        np.testing.assert_array_equal(kept, np.indices(kept.shape)[2] < 8)
+        assert fraction == pytest.approx(1 / 3)
+
+
+def test_single_zeros_and_zeros_of_one_echo_are_no_blank():
+    magnitude, phase = _signal()
+    phase[5, 5, 5] = 0
+    phase[:, :, 8:, 0] = 0
+    magnitude[3, 3, 3] = 0
+    mask = np.ones((12, 12, 12), bool)
+    kept, fraction = without_blank(mask, magnitude, phase)
+    assert kept.all()
+    assert fraction == 0
+
+
+def test_blank_planes_take_their_neighbours_along():
+    magnitude, _ = _signal()
+    magnitude[:2] = 0
+    magnitude[:, -1:] = 0
+    kept, _ = without_blank(np.ones((12, 12, 12), bool), magnitude)
+    expected = np.zeros_like(kept)
+    expected[3:, :-2] = True
+    np.testing.assert_array_equal(kept, expected)

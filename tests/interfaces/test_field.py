@@ -265,7 +265,10 @@ def test_user_decides_against_the_evidence(scan, files, run, check, sign):
 def test_without_contrast_the_convention_stands(scan, files, save, run):
     flat = save('flat', np.ones(scan.truth['mask'].shape))
     inputs = sign_inputs(files, files.total_field) | {'first_magnitude': flat}
-    assert run(FieldSign(**inputs)).info == {'Sign': 1, 'Source': 'convention', 'Evidence': 0.0}
+    info = dict(run(FieldSign(**inputs)).info)
+    (finding,) = info.pop('findings')
+    assert (finding['code'], finding['level']) == ('A13', 'WARN')
+    assert info == {'Sign': 1, 'Source': 'convention', 'Evidence': 0.0}
 
 
 def test_direction_of_the_field_can_be_given(scan, files, run):

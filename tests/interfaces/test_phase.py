@@ -191,7 +191,7 @@ def test_bipolar_readout_is_found_and_removed_as_the_kernel_does(
     assert info['Axis'] == 'i'
     assert 1 < info['Span'] < 2
     assert 'Note' not in info
-    assert 'corrected a bipolar readout' in caplog.text
+    assert '[FIX B41]' in caplog.text
 
 
 def test_bipolar_readout_of_echoes_that_were_left_out(bipolar_scan, bipolar_inputs, run):

@@ -363,6 +363,34 @@ def test_rigid_motion_is_recovered_twice_alike(tmp_path, coarse_head):
     json.dumps(first.check)
 
 
+def test_lesion_does_not_pull_the_registration(tmp_path, coarse_head):
+    """Row D85: with the mask of a lesion the motion is recovered as without the lesion."""
+    t1w = make_head((52, 60, 48), (4.0, 4.0, 4.0), contrast='t1w', amplitude=2.0)
+    motion = oblique((1, 1, 1), degrees=(6, -4, 10), origin=(3, -2, 9))
+    moved = Volume(t1w.image.data, motion @ t1w.image.affine)
+    places = np.argwhere(coarse_head.brain)
+    distance = np.linalg.norm(np.indices(coarse_head.brain.shape).T - places.mean(0) - (6, 7, 0),
+                              axis=-1).T  # fmt: skip
+    lesion = (distance < 7) & coarse_head.brain
+    image = coarse_head.image.data.copy()
+    image[lesion] = 4000 * (distance[lesion] > 4)
+    index = places[::50]
+    points = np.c_[index, np.ones(len(index))] @ coarse_head.image.affine.T
+
+    def error(**options):
+        result = registration.register(
+            Volume(image, coarse_head.image.affine), moved, out_dir=tmp_path, kind='rigid',
+            fixed_mask=coarse_head.brain, resolution=4.0, starts=('center_of_mass',), **options
+        )  # fmt: skip
+        matrix = registration.read_affine(result.forward)
+        away = np.linalg.norm((points @ matrix.T - points @ motion.T)[:, :3], axis=1)
+        return away.max()
+
+    without, masked = error(), error(lesion=lesion)
+    assert masked < 1.5
+    assert masked < 0.7 * without
+
+
 def test_unrelated_images_are_flagged_after_other_starts(tmp_path):
     rng = np.random.default_rng(5)
     images = [

@@ -128,11 +128,14 @@ class _Pair:
     @classmethod
     def prepare(cls, fixed, moving, fixed_mask, moving_mask, resolution, excluded=None):
         """Bring both images to the working resolution, and what is not compared with them."""
-        here = working_image(fixed, resolution, mask=fixed_mask)
-        if excluded is not None and np.any(excluded):
-            excluded = resample_mask(Volume(excluded, fixed.affine), here[0])
-        else:
+        if excluded is None or not np.any(excluded):
             excluded = None
+        elif fixed_mask is not None:
+            # Its values shall not count for the range and the shading of the rest either.
+            fixed_mask = fixed_mask & ~excluded
+        here = working_image(fixed, resolution, mask=fixed_mask)
+        if excluded is not None:
+            excluded = resample_mask(Volume(excluded, fixed.affine), here[0])
         return cls(*here, *working_image(moving, resolution, mask=moving_mask), excluded)
 
     def region(self, margin: float = 6.0) -> np.ndarray:
@@ -336,6 +339,7 @@ def _keep(files: tuple[str, ...], out_dir: Path, name: str) -> tuple[str, str]:
 def _check(pair: _Pair, transform: str, *, both: bool, warped: bool, min_score: float) -> dict:
     """Check a result on the working grids."""
     moved, moved_mask, view = pair.move(transform)
+    view = view if pair.excluded is None else view & ~pair.excluded
     return registration_check(
         pair.fixed,
         Volume(moved, pair.fixed.affine),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from qsmflow.algorithms import method_parameters
 from qsmflow.algorithms.catalog import PRESETS, STAGES
-from qsmflow.bids.catalog import FINDINGS, GROUPS, NOT_CHECKED, group_of
+from qsmflow.bids.catalog import FINDINGS, GROUPS, HANDLED, NOT_CHECKED, group_of
 from qsmflow.bids.derivatives import derivative_path, io_spec
 from qsmflow.cli.options import STAGE_OPTIONS, build_parser
 from qsmflow.cli.run import EXIT_CODES
@@ -164,8 +164,14 @@ def unchecked_table() -> str:
     return '\n'.join(['| row | defect | until then |', '|---|---|---|', *rows])
 
 
+def handled_table() -> str:
+    rows = [f'| {row} | {title} | {how} |' for row, (title, how) in HANDLED.items()]
+    return '\n'.join(['| row | what | what is done |', '|---|---|---|', *rows])
+
+
 TABLES = {
     'findings': ('findings.md', findings_table),
+    'handled': ('findings.md', handled_table),
     'not checked': ('findings.md', unchecked_table),
     'maps': ('outputs.md', maps_table),
     'columns': ('outputs.md', columns_table),

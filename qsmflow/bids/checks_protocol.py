@@ -113,7 +113,7 @@ def protocol_findings(rules: Sequence[ProtocolRule], name: str) -> list[Finding]
 
 def _acquisition(metadata: Mapping[str, Any]) -> ProtocolRule:
     value = metadata.get('MRAcquisitionType')
-    level = {'3D': 'OK', '2D': 'WARN'}.get(value, 'INFO')
+    level = {'3D': 'OK', '2D': 'WARN'}.get(value if isinstance(value, str) else '', 'INFO')
     message = 'a 2-D acquisition: slices have phase offsets of their own, and thick slices bias'
     if level == 'INFO':
         message = 'the sidecar does not tell whether the acquisition is 3-D'

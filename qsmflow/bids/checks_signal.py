@@ -22,8 +22,11 @@ MIN_OCCUPANCY = 0.6
 #: Fall of the power at the border of the measured k-space, as a factor.
 CLIFF = 20.0
 #: Area of the object in an outer slice, as a share of its largest area along that axis, that only
-#: a cut through the head explains.
-MAX_CUT = 0.35
+#: a cut through the head explains: 15 mm below the top of the scalp it is 0.3.
+MAX_CUT = 0.3
+#: The outermost slices of a slab may be dark: all within this depth count, in mm, but no more
+#: than this part of the image.
+CUT_DEPTH, CUT_PART = 4.0, 1 / 32
 #: Shift between echoes that is told, in mm and in blocks of voxels.
 MAX_SHIFT, MAX_SHIFT_BLOCKS = 1.0, 0.5
 #: Ratio of the mean magnitude of one echo to that of the echo before that decay can explain.
@@ -114,13 +117,15 @@ def check_cut(fact: ImageFacts, name: str) -> list[Finding]:
     inside = robust_mask(small)
     if not inside.any():
         return []
-    turn = np.abs(fact.affine[:3, :3]) / np.linalg.norm(fact.affine[:3, :3], axis=0)
+    voxel = np.linalg.norm(fact.affine[:3, :3], axis=0)
+    turn = np.abs(fact.affine[:3, :3]) / voxel
+    blocks = voxel * [-(-n // m) for n, m in zip(fact.shape, small.shape, strict=False)]
     cut = {}
     for axis in range(3):
         world = int(np.argmax(turn[:, axis]))
         area = inside.sum(axis=tuple(other for other in range(3) if other != axis))
-        # The outermost slices of a slab may be dark: the two outer ones count.
-        ends = [area[:2].max() / area.max(), area[-2:].max() / area.max()]
+        depth = max(1, int(min(CUT_DEPTH // blocks[axis], area.size * CUT_PART)))
+        ends = [area[:depth].max() / area.max(), area[-depth:].max() / area.max()]
         if fact.affine[world, axis] < 0:
             ends.reverse()
         for side, share in zip(_SIDES[world], ends, strict=True):
@@ -128,7 +133,7 @@ def check_cut(fact: ImageFacts, name: str) -> list[Finding]:
                 cut[side] = round(float(share), 2)
     if not cut:
         return []
-    edges = np.array(fact.shape[:3]) * np.linalg.norm(fact.affine[:3, :3], axis=0)
+    edges = np.array(fact.shape[:3]) * voxel
     evidence = {'area_at_the_border': cut, 'field_of_view_mm': [round(float(e)) for e in edges]}
     message = f'the head is cut by the field of view ({", ".join(cut)})'
     remedy = (

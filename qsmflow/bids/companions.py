@@ -132,7 +132,8 @@ def add_t1w(
         )
     message = 'the subject has no usable T1w: the magnitude is registered to the template'
     name = os.path.relpath(series.files[0], bids_dir)
-    findings.append(Finding('D81', 'WARN', message, name))
+    evidence = {'t1w_images': len(ranked)}
+    findings.append(Finding('D81', 'WARN', message, name, evidence))
     return dataclasses.replace(series, findings=(*series.findings, *findings))
 
 

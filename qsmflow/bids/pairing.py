@@ -116,7 +116,8 @@ def _needed_parts(
         return ('real', 'imag'), [Finding('A17', 'FIX', message, name, evidence)]
     if has & {'real', 'imag'}:
         message = 'of real and imaginary images, only one is there'
-        evidence, remedy = {'parts': sorted(has)}, 'Add the other, or magnitude and phase.'
+        evidence = {'files': {part: len(by_part[part]) for part in sorted(has)}}
+        remedy = 'Add the other, or magnitude and phase.'
         return (), [Finding('A17', 'ERROR', message, name, evidence, remedy)]
     if r2star_only:
         message = 'has no phase: only R2* is mapped, as asked for'

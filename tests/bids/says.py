@@ -1,4 +1,4 @@
-"""What the message of each code of groups A and B must speak of, as regular expressions."""
+"""What the message of each code must speak of, as regular expressions."""
 
 SAYS = {
     'A01': '0 to 4096',
@@ -51,11 +51,45 @@ SAYS = {
     'B53': 'dataset_description|required keys',
     'B54': 'derivative',
 }
+#: The same for groups C, D and E.
+SAYS_OF_FILES = {
+    'C55': 'truncated',
+    'C56': 'damaged',
+    'C57': 'not the image|not gzip|uncompressed|is empty|not a NIfTI|not a volume',
+    'C58': 'link whose target',
+    'C59': 'shorter than its header|longer than its header',
+    'C60': 'clipped',
+    'C61': 'complex',
+    'C62': 'colours',
+    'C64': 'another shape',
+    'C65': 'lies elsewhere|differs slightly',
+    'C66': 'sform',
+    'C67': 'coordinates',
+    'C68': 'right angles',
+    'C69': 'oblique',
+    'C70': 'main field lies along',
+    'C72': 'voxel size',
+    'C73': 'too low',
+    'C74': 'interpolation',
+    'C75': 'cut by the field of view',
+    'D77': 'grid of|used as brain mask',
+    'D78': 'mask|probabilities|labels|outside',
+    'D79': 'empty|size of a brain',
+    'D81': 'no usable T1w',
+    'D82': 'anatomical image',
+    'D83': 'without its head|face was removed',
+    'D85': 'lesion',
+    'D88': 'lies elsewhere',
+    'E90': 'not there|no subject folder|no gradient-echo data',
+    'E91': 'has no|cannot be used|filter|query',
+    'E92': 'participants listed|participant_id',
+}
 #: Codes that a measurement leads to: their evidence holds numbers.
 MEASURED = {
     *('A01', 'A02', 'A03', 'A05', 'A06', 'A07', 'A08', 'A09', 'A11', 'A12', 'A15', 'A17', 'A18'),
     *('A20', 'A23', 'A24', 'A25', 'A26', 'B29', 'B30', 'B32', 'B34', 'B35', 'B36', 'B37', 'B38'),
-    *('B39', 'B40', 'B42', 'B43', 'B44', 'B45'),
+    *('B39', 'B40', 'B42', 'B43', 'B44', 'B45', 'C55', 'C59', 'C60', 'C64', 'C65', 'C66', 'C67'),
+    *('C68', 'C69', 'C70', 'C72', 'C73', 'C74', 'C75', 'D77', 'D78', 'D79', 'D83', 'D88'),
 }
 
 

@@ -183,7 +183,9 @@ def names(pairs, suffix, part, extension):
 PROPERTIES = [
     *both({'name': st.sampled_from(sidecars()),
            'changes': st.dictionaries(KEYS, VALUES, min_size=1, max_size=3)})(sidecar_fields),
-    *both({'changes': st.dictionaries(KEYS, VALUES, min_size=1, max_size=3)})(sidecar_everywhere),
+    *both({'changes': st.dictionaries(KEYS, VALUES, min_size=1, max_size=3)},
+          {'changes': {'IntendedFor': False}}, {'changes': {'IntendedFor': None}},
+          {'changes': {'MRAcquisitionType': []}})(sidecar_everywhere),
     *both({'name': st.sampled_from([*sidecars(), 'dataset_description.json', 'participants.tsv']),
            'content': st.binary(max_size=40) | st.text(max_size=30).map(str.encode)})(
         sidecar_bytes),
@@ -194,7 +196,8 @@ PROPERTIES = [
            'data': st.data()})(headers),
     *both({'name': st.sampled_from(images()),
            'changes': st.lists(st.tuples(st.integers(0, 351), st.integers(0, 255)), min_size=1,
-                               max_size=4)})(header_bytes),
+                               max_size=4)},
+          {'name': images()[0], 'changes': [(267, 64)]})(header_bytes),
     *both({'field': st.sampled_from(list(FIELDS)), 'data': st.data()})(header_everywhere),
     *both({'name': st.sampled_from(images()), 'cut': st.just(0) | st.integers(0, 60_000),
            'flips': st.lists(st.tuples(st.integers(0, 60_000), st.integers(0, 7)), max_size=3)})(

@@ -438,19 +438,12 @@ HANDLED: dict[str, tuple[str, str]] = {
     'C71': ('odd matrix sizes', 'padded inside the methods, and cut back'),
     'E94': ('blanks, quotes, brackets, %, letters of any script in paths', 'read and written'),
     'E95': ('dataset that is read-only or has another owner', 'it is only read'),
-    'E100': ('interrupted run', 'started again it repeats no finished step; same bytes'),
-    'E104': ('end by the scheduler', 'exit code 143; state and report say interrupted'),
     'E105': ('no network', 'not used'),
     'E106': ('locale without UTF-8', 'files and names are read as UTF-8 in any locale'),
-    'E107': ('read-only container, no HOME, any user', 'caches go to the work folder'),
     'E108': ('file system that does not tell case apart', 'no two outputs differ by case alone'),
     'E109': (
         'names, dates, places, identifiers in sidecars',
         'a list of acquisition fields is passed on, and nothing else',
-    ),
-    'E110': (
-        'one series fails among many',
-        'the others finish; status.tsv says which failed and why; exit code 1',
     ),
 }
 

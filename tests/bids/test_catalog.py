@@ -77,3 +77,16 @@ def test_entries_are_complete(code):
 
 def test_what_is_checked_is_not_listed_as_unchecked():
     assert not set(catalog.FINDINGS) & set(catalog.NOT_CHECKED)
+
+
+def test_every_row_of_the_catalogue_is_somewhere():
+    """The catalogue has 110 rows: A to 27, B to 54, C to 76, D to 89, E to 110."""
+    rows = set()
+    for first, last, letter in ((1, 27, 'A'), (28, 54, 'B'), (55, 76, 'C'), (77, 89, 'D'),
+                                (90, 110, 'E')):  # fmt: skip
+        rows |= {f'{letter}{number:02d}' for number in range(first, last + 1)}
+    assert len(rows) == 110
+    known = set(catalog.FINDINGS) | set(catalog.HANDLED) | set(catalog.NOT_CHECKED)
+    assert not rows - known
+    assert not set(catalog.HANDLED) & set(catalog.FINDINGS)
+    assert not set(catalog.HANDLED) - rows

@@ -167,31 +167,74 @@ def harmonic_step(laplacian, dual, inside, shrink):
                 laplacian[i, j, k] = total - np.float32(2) * new
 
 
+def fit_chi(source, data, chi, kernel, ex, ey, ez, mu, rho, own):
+    """Fit the spectrum of the susceptibility to a model field and to a source, in place.
+
+    Divides ``mu * kernel * data + rho * (source + own * lap * chi)`` by
+    ``mu * kernel^2 + rho * lap``, where ``lap`` is the sum of the eigenvalues of the three axes.
+
+    Parameters
+    ----------
+    source, data, chi : ndarray of complex64, shape (X, Y, Z)
+        On return the spectra of the susceptibility, of its field, and of the susceptibility again.
+    kernel : ndarray of float32, shape (X, Y, Z)
+        Dipole kernel.
+    ex, ey, ez : ndarray of float32
+        Eigenvalues of the negative Laplacian of each axis.
+    mu, rho, own : float32
+        Weights of the data, of the source, and of the part of the source that is in ``chi``.
+
+    Returns
+    -------
+    float
+        Squared norm of the change relative to that of the new susceptibility.
+    """
+    spectra = (spectrum.view(np.float32) for spectrum in (source, data, chi))
+    return _fit_chi(*spectra, kernel, ex, ey, ez, mu, rho, own)
+
+
 @njit(cache=True, parallel=True)
-def chi_step(source, data, chi, kernel, ex, ey, ez, mu, rho):
-    # On return `source` and `data` hold the spectra of chi and of its field.
-    nx, ny, nz = chi.shape
-    change = 0.0
-    energy = 1e-30
+def _fit_chi(source, data, chi, kernel, ex, ey, ez, mu, rho, own):
+    nx, ny, nz = kernel.shape
+    sums = np.empty((nx, 2))
     for i in prange(nx):
+        room = np.empty((3, 2 * nz), np.float32)
+        change, energy = 0.0, 0.0
         for j in range(ny):
-            for k in range(nz):
-                d = kernel[i, j, k]
-                lap = ex[i] + ey[j] + ez[k]
-                left = mu * d * d + rho * lap
-                # Real arithmetic: complex division is many times slower.
-                inverse = np.float32(1) / left if left > 0 else np.float32(0)
-                a, b = inverse * mu * d, inverse * rho
-                x, y, old = data[i, j, k], source[i, j, k], chi[i, j, k]
-                real = a * x.real + b * (lap * old.real + y.real)
-                imag = a * x.imag + b * (lap * old.imag + y.imag)
-                change += (real - old.real) ** 2 + (imag - old.imag) ** 2
-                energy += real * real + imag * imag
-                new = complex(real, imag)
-                chi[i, j, k] = new
-                source[i, j, k] = new
-                data[i, j, k] = complex(d * real, d * imag)
-    return change / energy
+            rows = source[i, j], data[i, j], chi[i, j], kernel[i, j]
+            found = _fit_row(*rows, ex[i] + ey[j], ez, mu, rho, own, room[0], room[1], room[2])
+            change += found[0]
+            energy += found[1]
+        sums[i, 0], sums[i, 1] = change, energy
+    total = sums.sum(axis=0)
+    return total[0] / (total[1] + 1e-30)
+
+
+@njit(cache=True, fastmath={'reassoc'})
+def _fit_row(source, data, chi, kernel, exy, ez, mu, rho, own, of_data, of_source, of_chi):
+    # Real and imaginary parts in turn, in loops that are simple enough for vector instructions,
+    # which complex numbers are not. Only the sums are reordered.
+    count = kernel.size
+    for k in range(count):
+        lap = exy + ez[k]
+        left = mu * kernel[k] * kernel[k] + rho * lap
+        inverse = np.float32(1) / left if left > 0 else np.float32(0)
+        for n in range(2 * k, 2 * k + 2):
+            of_data[n] = inverse * mu * kernel[k]
+            of_source[n] = inverse * rho
+            of_chi[n] = inverse * rho * own * lap
+    change, energy = 0.0, 0.0
+    for n in range(2 * count):
+        new = of_data[n] * data[n] + of_source[n] * source[n] + of_chi[n] * chi[n]
+        step = new - chi[n]
+        change += np.float64(step * step)
+        energy += np.float64(new * new)
+        chi[n] = new
+        source[n] = new
+    for k in range(count):
+        data[2 * k] = kernel[k] * source[2 * k]
+        data[2 * k + 1] = kernel[k] * source[2 * k + 1]
+    return change, energy
 
 
 @njit(cache=True, parallel=True)

@@ -84,7 +84,7 @@ class Admm:
         return math.sqrt(change)
 
     def _step(self, source, data):
-        return kernels.chi_step(
+        return kernels.fit_chi(
             source,
             data,
             self.chi_spectrum,
@@ -92,6 +92,7 @@ class Admm:
             *self.problem.eigenvalues,
             np.float32(self.mu),
             np.float32(self.regulariser.rho),
+            np.float32(1),
         )
 
     def _with_harmonic(self, source, data):

@@ -92,32 +92,6 @@ def relax_harmonic(bend, inside, kept, relaxation, state):
 
 
 @njit(cache=True, parallel=True)
-def fit_chi(source, data, chi, kernel, ex, ey, ez, mu, rho):
-    # On return `source` and `data` hold the spectra of chi and of its field.
-    nx, ny, nz = chi.shape
-    change = 0.0
-    energy = 1e-30
-    for i in prange(nx):
-        for j in range(ny):
-            for k in range(nz):
-                d = kernel[i, j, k]
-                left = mu * d * d + rho * (ex[i] + ey[j] + ez[k])
-                # Real arithmetic: complex division is many times slower.
-                inverse = np.float32(1) / left if left > 0 else np.float32(0)
-                a, b = inverse * mu * d, inverse * rho
-                x, y, old = data[i, j, k], source[i, j, k], chi[i, j, k]
-                real = a * x.real + b * y.real
-                imag = a * x.imag + b * y.imag
-                change += (real - old.real) ** 2 + (imag - old.imag) ** 2
-                energy += real * real + imag * imag
-                new = complex(real, imag)
-                chi[i, j, k] = new
-                source[i, j, k] = new
-                data[i, j, k] = complex(d * real, d * imag)
-    return change / energy
-
-
-@njit(cache=True, parallel=True)
 def fit_both(source, data, bend, chi, kernel, ex, ey, ez, mu, rho, muh):
     # On return the first three hold the spectra of chi, of the model field and of lap(h).
     nx, ny, nz = chi.shape

@@ -288,7 +288,7 @@ class _Steps:
 
     def _fit_chi(self, source, data):
         problem = self.problem
-        return steps.fit_chi(
+        return kernels.fit_chi(
             source,
             data,
             self.chi_spectrum,
@@ -296,6 +296,7 @@ class _Steps:
             *problem.eigenvalues,
             self.mu,
             self.rho,
+            np.float32(0),
         )
 
     def _fit_both(self, source, data, relaxation):

@@ -18,7 +18,7 @@ WORKDIR /src
 # that they bring, a sixth of the image, are left out.
 COPY pyproject.toml constraints.txt ./
 RUN python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
- && /opt/qsmflow/bin/pip install --no-cache-dir -c constraints.txt -r requirements.txt bids-validator-deno \
+ && /opt/qsmflow/bin/pip install --no-cache-dir -c constraints.txt -r requirements.txt bids-validator-deno dcm2niix \
  && find /opt/qsmflow/lib -type d -name tests -prune -exec rm -rf {} +
 COPY README.md LICENSE NOTICE descriptor.json ./
 COPY workflows workflows
@@ -47,7 +47,8 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/qsmflow /opt/qsmflow
 # In /usr/local/bin, where login shells, which set their own PATH, find it too.
-RUN ln -s /opt/qsmflow/bin/qsmflow /opt/qsmflow/bin/qsmflow-phantom \
+RUN ln -s /opt/qsmflow/bin/qsmflow /opt/qsmflow/bin/qsmflow-dicom \
+      /opt/qsmflow/bin/qsmflow-phantom /opt/qsmflow/bin/qsmflow-slurm \
       /opt/qsmflow/bin/bids-validator-deno /usr/local/bin/ \
  && test "$(qsmflow --version)" = "qsmflow ${VERSION}"
 # The home is /tmp because nothing else can be written; python of the host stays outside.

@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,8 @@ def test_entry_point():
     links = next(text for name, text in instructions() if name == 'RUN' and 'ln -s' in text)
     assert '/opt/qsmflow/bin/qsmflow ' in links
     assert links.index('/usr/local/bin/') > links.index('/opt/qsmflow/bin/qsmflow ')
+    for name in tomllib.loads(read('pyproject.toml'))['project']['scripts']:
+        assert f'/opt/qsmflow/bin/{name} ' in links
 
 
 def test_environment_for_any_user():

@@ -26,7 +26,7 @@ COPY qsmflow qsmflow
 # Not editable: a container may run where the source cannot be read.
 RUN /opt/qsmflow/bin/pip install --no-cache-dir --no-deps . \
  && /opt/qsmflow/bin/pip uninstall -y pip setuptools \
- && chmod -R a+rX /opt/qsmflow
+ && find /opt/qsmflow ! -type l ! -perm -a+r -exec chmod a+rX {} +
 # Kernels are compiled here, so that a fresh container starts at once. A machine that cannot make
 # them says so, and the image does without.
 RUN /opt/qsmflow/bin/python -m qsmflow.cli.warmup

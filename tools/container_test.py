@@ -262,7 +262,7 @@ def check_participant(engine: Engine, report: Report, place: Path, app, mounts) 
     loaded, saved = (done.stdout.count(f'[cache] data {what} ') for what in ('loaded', 'saved'))
     report.check(saved == 0 < loaded, 'kernels loaded, compiled', (loaded, saved))
     results = place / 'all results'
-    expected = set((ROOT / 'tests/app_outputs.txt').read_text(encoding='utf-8').split())
+    expected = set((ROOT / 'tests/app/outputs.txt').read_text(encoding='utf-8').split())
     found = outputs(results)
     report.check(found == expected, 'files as listed', sorted(found ^ expected) or len(found))
     html = (results / 'sub-01.html').read_text(encoding='utf-8')

@@ -6,11 +6,11 @@ defaults, configuration file and command line can be laid over one another.
 """
 
 import argparse
-import sys
 
 from qsmflow import __version__
 from qsmflow.algorithms.catalog import PRESETS, STAGES
 from qsmflow.cli import values
+from qsmflow.cli.usage import HelpFormatter, Parser
 from qsmflow.settings import (
     ANALYSIS_LEVELS,
     BIPOLAR_MODES,
@@ -42,7 +42,6 @@ _STAGE_HELP = {
     'strategy': 'how the inversion deals with unreliable voxels and strong sources',
     'relaxometry': 'R2* fit',
 }
-POSITIONALS_FIRST = 'BIDS_DIR, OUTPUT_DIR and {participant,group} come before all options'
 _USAGE = 'qsmflow BIDS_DIR OUTPUT_DIR {participant,group} [options]'
 _DESCRIPTION = """\
 Quantitative susceptibility mapping: from multi-echo gradient-echo magnitude and phase in a BIDS
@@ -61,40 +60,6 @@ written; 127 a tool is missing; 130 and 143 interrupted.
 
 More: docs/usage.md, docs/outputs.md and docs/methods.md of the source.
 """
-
-
-class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Show one spelling of each option, and its value once."""
-
-    def __init__(self, prog):
-        super().__init__(prog, max_help_position=30, width=100)
-
-    def _format_action_invocation(self, action):
-        if not action.option_strings:
-            return super()._format_action_invocation(action)
-        names = [name for name in action.option_strings if '_' not in name]
-        shown = [name for name in names if not name.startswith('--')][:1]
-        shown += [name for name in names if name.startswith('--')][:1]
-        if action.nargs == 0:
-            return ', '.join(shown)
-        default = self._get_default_metavar_for_optional(action)
-        return f'{", ".join(shown)} {self._format_args(action, default)}'
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser that ends a usage error by naming the exit code."""
-
-    def error(self, message):
-        """Print the message and leave with exit code 2."""
-        if 'are required' in message:
-            # Options with several values swallow what follows them.
-            message += f' ({POSITIONALS_FIRST})'
-        self.print_usage(sys.stderr)
-        self.exit(
-            2,
-            f'{self.prog}: error: {message}\n'
-            f'{self.prog}: nothing was run; exit code 2 (usage error).\n',
-        )
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from qsmflow import __version__
 from qsmflow.cli import values
-from qsmflow.cli.options import HelpFormatter
 from qsmflow.cli.slurm_scripts import LOGS, MAIN_PROCESS_MB, SUBMIT, TABLE, Plan, task_range
+from qsmflow.cli.usage import HelpFormatter
 from qsmflow.settings import Settings
 
 #: Slurm's own limit of the number of tasks, unless the site has raised it.

@@ -56,7 +56,7 @@ examples:
 Labels are given with or without 'sub-', 'ses-', 'acq-' and 'run-'. Every option can also be
 written with underscores. Exit codes: 0 all is well; 1 at least one acquisition failed; 2 wrong
 usage; 65 nothing in the dataset can be used; 70 an error of the program; 73 a folder cannot be
-written; 127 a tool is missing; 130 and 143 interrupted.
+written; 75 another run uses the folders; 127 a tool is missing; 130 and 143 interrupted.
 
 More: docs/usage.md, docs/outputs.md and docs/methods.md of the source.
 """

@@ -21,7 +21,10 @@ def permitted(*command):
     return subprocess.run([*command, 'true'], capture_output=True, check=False).returncode == 0
 
 
-AS_ANYONE = ('setpriv', f'--reuid={UID}', f'--regid={UID}', '--clear-groups')
+#: That user may read what others closed, as the Python of a test may lie in somebody's home, but
+#: write nothing that is not his.
+READ_ALL = ('--inh-caps=+dac_read_search', '--ambient-caps=+dac_read_search')
+AS_ANYONE = ('setpriv', f'--reuid={UID}', f'--regid={UID}', '--clear-groups', *READ_ALL)
 NO_NETWORK = ('unshare', '--net')
 #: The outermost first: one needs rights to drop them.
 RESTRICTIONS = [part for part in (NO_NETWORK, AS_ANYONE) if permitted(*part)]

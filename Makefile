@@ -2,7 +2,7 @@
 # make demo-fast  the same on a coarse phantom, in a few minutes
 # make test       all tests but the slow ones
 # make speed-check  compare the cost of the main methods with what is recorded
-# make test-slurm those that start a Slurm of their own
+# make test-slurm   those that start a Slurm of their own; test-slurm-fast: the short ones of them
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -16,7 +16,7 @@ NPROCS ?= $(shell nproc)
 PYTEST_OPTIONS ?=
 READY := $(VENV)/.qsmflow-installed
 
-.PHONY: help install demo demo-fast test test-slow test-slurm speed-check lint docs descriptor constraints clean
+.PHONY: help install demo demo-fast test test-slow test-slurm test-slurm-fast speed-check lint docs descriptor constraints clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -52,6 +52,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m 'slow and not slurm' $(PYTEST_OPTIONS)
+
+test-slurm-fast: $(READY)
+	$(BIN)/python -m pytest -m 'slurm and not slow' tests/cluster $(PYTEST_OPTIONS)
 
 test-slurm: $(READY)
 	$(BIN)/python -m pytest -m slurm tests/cluster $(PYTEST_OPTIONS)

@@ -126,6 +126,7 @@ def wait_for_line(slurm, scripts, text, seconds=400):
     slurm.wait(lambda: any(text in p.read_text() for p in logs.glob('*.log')), seconds, text)
 
 
+@pytest.mark.slow
 def test_array_then_group_gives_what_a_plain_run_gives(slurm, study, plain, tmp_path, capsys):
     scripts = write(study, tmp_path, '--at-once', '2')
     array, group = submit(slurm, scripts)
@@ -144,6 +145,7 @@ def test_array_then_group_gives_what_a_plain_run_gives(slurm, study, plain, tmp_
     assert (out / 'group_atlas-CIT168_stats.tsv').is_file()
 
 
+@pytest.mark.slow
 def test_cancelled_task_is_listed_and_resumed_to_the_same_bytes(
     slurm, study, plain_maps, tmp_path, capsys
 ):
@@ -170,6 +172,7 @@ def test_cancelled_task_is_listed_and_resumed_to_the_same_bytes(
     assert_same_maps(plain_maps, tmp_path / 'out put')
 
 
+@pytest.mark.slow
 def test_time_limit_ends_a_task_in_order_and_it_is_resumed(slurm, study, plain_maps, tmp_path):
     """Slurm sends SIGTERM to the script before the limit; the script passes it on."""
     scripts = write(

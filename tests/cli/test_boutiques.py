@@ -240,11 +240,17 @@ def test_exit_code_of_a_broken_dataset_is_passed_on(launch, place):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_launch_to_the_end(launch, phantom, place):
-    out = place / 'out put'
-    options = {'preset': 'fast', 'atlas': ['none'], 'nprocs': 1, 'skip_bids_validation': True}
-    done = launch(bids_dir=str(phantom), timeout=850, **options)
+def test_launch_to_the_end(launch, place):
+    from qsmflow.phantom.cli import main
+
+    raw, out = place / 'a head', place / 'out put'
+    options = ['--small', '--voxel-size', '8', '--subjects', '1', '--sessions', '1']
+    assert main([str(raw), *options]) == 0
+    mask = raw / 'derivatives/phantom-truth/sub-01/anat/sub-01_desc-brain_mask.nii.gz'
+    done = launch(
+        timeout=850, bids_dir=str(raw), mask=str(mask), preset='fast', atlas=['none'],
+        nprocs=1, skip_bids_validation=True,
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert (out / 'sub-01/anat/sub-01_Chimap.nii.gz').is_file()
     assert (out / 'sub-01.html').is_file()

@@ -145,6 +145,10 @@ class Locks:
         return self
 
     def __exit__(self, *_) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Give all locks back."""
         self._stop.set()
         self._release()
 

@@ -124,7 +124,7 @@ def _work(collection, settings: Settings, ledger: Ledger) -> None:
         clean=settings.execution.clean_workdir,
     )
     try:
-        with locks:
+        with locks, last_words(lambda reason: locks.release()):
             require_access(out_dir, work_dir, subjects)
             findings = require_one_method(out_dir, subjects, settings)
             if settings.execution.clean_workdir:

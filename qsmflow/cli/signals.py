@@ -8,7 +8,9 @@ started, and leaves.
 
 import contextlib
 import logging
+import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -104,6 +106,10 @@ def _leave(code: int, why: str) -> None:
         for speak in reversed(_LAST_WORDS):
             with contextlib.suppress(Exception):
                 speak('interrupted')
+        # No exit handler will do it.
+        folder = multiprocessing.current_process()._config.get('tempdir')
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
         meaning = 'interrupted by the user' if code == 130 else 'terminated'
         # Not by the logger, whose lock the main thread may hold.
         say(f'ERROR qsmflow: {meaning}, {why}; exit code {code}')

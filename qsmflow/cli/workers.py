@@ -29,6 +29,7 @@ from nipype.pipeline.plugins import MultiProcPlugin
 
 from qsmflow.bids.findings import Finding
 from qsmflow.cli import progress
+from qsmflow.cli.signals import last_words
 
 _LOGGER = logging.getLogger('qsmflow.cli')
 #: Errors that every other step would meet too: the disk, not the step, is at fault.
@@ -134,12 +135,16 @@ class SafeMultiProcPlugin(MultiProcPlugin):
     def run(self, graph, config, updatehash=False):
         """Run the graph; workers do not outlive it."""
         try:
-            super().run(graph, config, updatehash=updatehash)
+            with last_words(lambda reason: self._clean()):
+                super().run(graph, config, updatehash=updatehash)
         except BaseException:
             self._end_workers()
             raise
         finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._clean()
+
+    def _clean(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _end_workers(self) -> None:
         workers = list(self._workers.values())

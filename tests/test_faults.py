@@ -267,7 +267,7 @@ def test_disk_that_fills_up_leaves_nothing_half(tiny, reference, tmp_path, small
     assert process.returncode == 73, text
     assert '[FATAL E98]' in text
     assert str(folder) in text
-    assert text.rstrip().endswith('exit code 73')
+    assert text.rstrip().endswith('exit code 73'), text
     final = results(reference)
     for name, content in results(tmp_path).items():
         if not name.endswith('.html'):

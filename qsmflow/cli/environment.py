@@ -59,6 +59,10 @@ def prepare(settings: Settings, environ: MutableMapping[str, str] = os.environ) 
     environ['ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS'] = '1'
     environ['ANTS_RANDOM_SEED'] = str(settings.execution.random_seed)
     environ.setdefault('MPLBACKEND', 'Agg')
+    # Of ended workers it warns after our last line, which is to be the last.
+    quiet = 'ignore:resource_tracker:UserWarning'
+    given = environ.get('PYTHONWARNINGS')
+    environ['PYTHONWARNINGS'] = f'{given},{quiet}' if given else quiet
     # nipype's Slurm plugin asks for it, and containers and cron do not set it.
     environ.setdefault('LOGNAME', environ.get('USER', 'qsmflow'))
     replaced = {}

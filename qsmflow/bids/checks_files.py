@@ -250,7 +250,7 @@ def _wrong_voxels(image: nib.Nifti1Image, n_bytes: int, name: str) -> Finding | 
         )
         return Finding('C62', 'ERROR', message, name, {'type': str(dtype)}, remedy)
     shape = header.get_data_shape()
-    if len(shape) < 3 or not all(shape):
+    if len(shape) < 3 or min(shape) < 1:
         remedy = 'Convert the whole series into one volume for each echo.'
         evidence = {'shape': list(shape)}
         return Finding('C57', 'ERROR', 'is not a volume', name, evidence, remedy)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,10 +90,10 @@ def memory_finding(series, settings: Settings) -> Finding | None:
 def show(collection: Collection, settings: Settings) -> None:
     """Print the plan, or write it as JSON."""
     target = settings.execution.dry_run_json
-    if target != '-':
-        print(render_plan(collection), flush=True)
     if target is not None:
         _write(plan_as_dict(collection), target)
+    if target != '-':
+        _print(render_plan(collection) + '\n')
 
 
 @contextmanager
@@ -110,8 +111,17 @@ def refusals_told(settings: Settings) -> Iterator[None]:
 def _write(content: dict, target: str) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False) + '\n'
     if target == '-':
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        _print(text)
         return
     with completed(Path(target)) as partial:
         partial.write_text(text, encoding='utf-8')
+
+
+def _print(text: str) -> None:
+    """Write to standard output; a reader that has gone, as of ``| head``, is no error."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What Python still holds would raise again when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,6 +1,7 @@
 """The dry run: tables, JSON, and the checks that need the settings."""
 
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -75,11 +76,11 @@ def test_json_on_standard_output(dataset, tmp_path, capsys):
 
 
 def test_json_of_what_cannot_start(dataset, tmp_path, capsys):
-    (dataset.root / 'dataset_description.json').unlink()
+    dataset.edit(dataset.root / 'dataset_description.json', DatasetType='derivative')
     assert dry(dataset.root, tmp_path, '--dry-run-json', '-') == 65
     content = json.loads(capsys.readouterr().out)
     assert content['series'] == []
-    assert [(f['code'], f['level']) for f in content['findings']] == [('B53', 'FATAL')]
+    assert [(f['code'], f['level']) for f in content['findings']] == [('B54', 'FATAL')]
     assert content['exit_code'] == 65
 
 
@@ -88,6 +89,23 @@ def test_json_file_in_the_dataset_is_refused(clean, tmp_path, capsys):
         dry(clean, tmp_path, '--dry-run-json', str(clean / 'plan.json'))
     assert refused.value.code == 2
     assert 'lies in the raw dataset' in capsys.readouterr().err
+
+
+def test_reader_that_goes_away_is_no_error(clean, tmp_path):
+    """As with ``| head``: the exit code stays that of the plan, and the JSON is there."""
+    path = tmp_path / 'plan.json'
+    command = [
+        *(sys.executable, '-m', 'qsmflow', str(clean), str(tmp_path / 'out'), 'participant'),
+        *('--skip-bids-validation', '-w', str(tmp_path / 'w'), '--dry-run-json', str(path)),
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.close()
+        log = process.stderr.read()
+    assert process.returncode == 0, log
+    assert 'Traceback' not in log
+    assert json.loads(path.read_text(encoding='utf-8'))['exit_code'] == 0
 
 
 @pytest.mark.parametrize('defect', defects.DEFECTS[::9], ids=lambda d: d.label)

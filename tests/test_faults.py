@@ -270,7 +270,7 @@ def test_disk_that_fills_up_leaves_nothing_half(tiny, reference, tmp_path, small
     assert text.rstrip().endswith('exit code 73'), text
     final = results(reference)
     for name, content in results(tmp_path).items():
-        if not name.endswith('.html'):
+        if name != 'ballast' and not name.endswith('.html'):
             assert content == final[name], f'{name} is half a file'
     assert not list((tmp_path / 'out').rglob('.part-*'))
     (folder / 'ballast').unlink()

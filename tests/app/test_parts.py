@@ -21,9 +21,9 @@ def test_reports_are_made_again_byte_for_byte(app, phantom, state, results_copy,
     before = page.read_bytes()
     page.write_text('lost')
     kept = {k: v for k, v in state(results_copy).items() if k not in ('sub-01.html', '.')}
-    run = app.run(
-        tmp_path / 'out', results_copy, 'participant', '--reports-only', work=tmp_path / 'w'
-    )
+    (tmp_path / 'empty').mkdir()
+    options = ('participant', '--reports-only')
+    run = app.run(tmp_path / 'empty', results_copy, *options, work=tmp_path / 'w')
     assert run.code == 0, run.stderr
     assert page.read_bytes() == before
     assert {k: v for k, v in state(results_copy).items() if k in kept} == kept

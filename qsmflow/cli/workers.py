@@ -7,6 +7,7 @@ be sent back, and for whatever its workers compute when the run is interrupted.
 import contextlib
 import errno
 import faulthandler
+import gc
 import logging
 import multiprocessing
 import os
@@ -134,6 +135,9 @@ class SafeMultiProcPlugin(MultiProcPlugin):
 
     def run(self, graph, config, updatehash=False):
         """Run the graph; workers do not outlive it."""
+        # nipype collects garbage at every poll, which would look at all objects of the graph and
+        # of the libraries each time, and keep a fifth of a processor busy.
+        gc.freeze()
         try:
             with last_words(lambda reason: self._clean()):
                 super().run(graph, config, updatehash=updatehash)
@@ -141,6 +145,7 @@ class SafeMultiProcPlugin(MultiProcPlugin):
             self._end_workers()
             raise
         finally:
+            gc.unfreeze()
             self._clean()
 
     def _clean(self) -> None:

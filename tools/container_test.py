@@ -348,7 +348,7 @@ def check_unpacked(engine: Engine, report: Report) -> None:
     (place / 'out').mkdir()
     (place / 'out').chmod(0o777)
     raw = engine.storage / 'a place' / 'made' / 'raw'
-    app = ('/mnt/1', '/mnt/2', 'participant', '-w', '/mnt/2/work', '--atlas', 'none')
+    app = ('/mnt/1', '/mnt/2', 'participant', '-w', '/mnt/2/.work', '--atlas', 'none')
     for name, words in {'test': (), 'runscript': app}.items():
         started = time.monotonic()
         script = section('environment') + section(name)

@@ -39,7 +39,18 @@ ENCODINGS = {
 }
 
 
-@pytest.mark.parametrize('rule', SCALING_RULES)
+def test_every_rule_but_one_is_told_by_its_range():
+    assert set(ENCODINGS) | {'rad-unwrapped'} == set(SCALING_RULES)
+
+
+def test_unwrapped_phase_is_wrapped_again_if_asked_for():
+    scaling = parse_scaling('rad-unwrapped')
+    phase = scale_to_radians(TRUTH + 6 * np.pi, scaling)
+    assert np.abs(angle_between(phase, TRUTH)).max() < 1e-5
+    assert np.abs(phase).max() <= np.float32(np.pi)
+
+
+@pytest.mark.parametrize('rule', ENCODINGS)
 def test_each_known_range_is_found_and_decoded(rule):
     encode, step, units = ENCODINGS[rule]
     raw = encode(TRUTH)

@@ -14,14 +14,17 @@ PROGRAM = """
 import sys, time
 
 def here(*args, **kwargs):
-    print('HERE', file=sys.stderr, flush=True)
-    if {deaf}:
-        while True:
-            try:
-                time.sleep(60)
-            except BaseException:
-                print('SWALLOWED', file=sys.stderr, flush=True)
-    time.sleep(60)
+    told = False
+    while True:
+        try:
+            if not told:
+                told = True
+                print('HERE', file=sys.stderr, flush=True)
+            time.sleep(60)
+        except BaseException:
+            if not {deaf}:
+                raise
+            print('SWALLOWED', file=sys.stderr, flush=True)
 
 from qsmflow.cli.run import main
 {patch}

@@ -18,6 +18,8 @@ def start(app, phantom, out, work, *options):
     process = subprocess.Popen(
         app.command(phantom, out, 'participant', *mask, *options, work=work),
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # The tests may run in the background of a shell, which ignores it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     for line in process.stderr:
         if re.match(rf'{STAMP}.*prepare done', line):

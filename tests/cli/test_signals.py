@@ -11,7 +11,9 @@ import pytest
 
 #: A program that stops at one place of the run, says so, and waits there.
 PROGRAM = """
-import sys, time
+import signal, sys, time
+# The tests may run in the background of a shell, which ignores it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def here(*args, **kwargs):
     told = False

@@ -305,9 +305,10 @@ def _outcome(name: str, needed: tuple[str, ...], failures) -> Outcome:
     for item in own:
         message = '%s: %s failed: %s (%s)'
         _LOGGER.error(message, name, item.node, item.reason, item.crash_file)
-        if item.crash_file:
-            text = Path(item.crash_file).read_text(encoding='utf-8', errors='replace')
-            _LOGGER.debug('%s', text)
+        with contextlib.suppress(OSError):  # it may not have been written
+            _LOGGER.debug(
+                '%s', Path(item.crash_file).read_text(encoding='utf-8', errors='replace')
+            )
     reason = '; '.join(
         str(
             Finding(

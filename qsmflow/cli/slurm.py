@@ -160,7 +160,7 @@ def _write(options: argparse.Namespace, words: list[str]) -> int:
     line = [options.bids_dir, options.output_dir, 'participant', '-w', options.work_dir]
     settings = parse_args([*line, '--nprocs', str(options.cpus), *words])
     check_methods(settings)
-    root = check_dataset(options.bids_dir)
+    root, _ = check_dataset(options.bids_dir, not settings.bids.skip_bids_validation)
     labels = choose_labels(options.participant_label, subjects(root), 'participant', 'sub-')
     mem_mb = math.ceil(1024 * options.mem) if options.mem else needed_mb(settings, labels)
     plan = Plan(

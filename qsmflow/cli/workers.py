@@ -181,7 +181,18 @@ class SafeMultiProcPlugin(MultiProcPlugin):
         future.taskid = self._taskid
         self._task_obj[self._taskid] = future
         future.add_done_callback(self._async_callback)
+        self._watch_new_worker()
         return self._taskid
+
+    def _watch_new_worker(self) -> None:
+        """Let the pool watch the worker that it has just started.
+
+        It tells its watching thread of a task before it starts a process for it, so that the
+        thread may go on to wait without it, and never learn that this one was killed.
+        """
+        with self.pool._shutdown_lock:
+            if self.pool._executor_manager_thread_wakeup is not None:
+                self.pool._executor_manager_thread_wakeup.wakeup()
 
     def _async_callback(self, future):
         try:
@@ -321,8 +332,8 @@ def _disk_finding(node: str, problem: str) -> Finding:
 
 
 def _subject(node) -> str:
-    """Return the part of a node's name that is its subject's."""
-    return node.fullname.split('.')[1]
+    """Return the part of a node's name that is its subject's; empty where there is none."""
+    return ''.join(node.fullname.split('.')[1:2])
 
 
 def _step(name: str) -> str:

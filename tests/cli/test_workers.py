@@ -5,6 +5,7 @@ The graphs are small, the processes real.
 
 import itertools
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,21 @@ def test_killed_worker_ends_the_run_and_is_named(run, tmp_path, nprocs):
     assert 'wait' not in ended.value.nodes[0], 'only the one that was killed is blamed'
     assert ended.value.nodes == ('qsmflow_wf.sub_01_wf.sub_01_acq_a_wf.invert',)
     assert ended.value.exit_code == 1
+
+
+@pytest.mark.timeout(60)
+def test_worker_that_starts_late_is_watched(run, monkeypatch):
+    """The pool's thread looks at its processes before the new one is there."""
+    begin = ProcessPoolExecutor._adjust_process_count
+
+    def late(pool):
+        time.sleep(0.5)
+        begin(pool)
+
+    monkeypatch.setattr(ProcessPoolExecutor, '_adjust_process_count', late)
+    first, second = node(sleep, 'wait', seconds=300), node(kill_self, 'invert', seconds=1)
+    with pytest.raises(workers.WorkerKilledError, match=r"acq-b: 'invert'"):
+        run(2, a=[first], b=[second])
 
 
 def test_killed_again_and_again_ends_each_time(run, tmp_path):

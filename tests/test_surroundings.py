@@ -138,7 +138,7 @@ def test_findings_are_in_log_sidecar_and_report(run):
     assert warnings['D80']['file'] == 'mask [x];.nii.gz'
     summary = out / 'sub-01/figures/sub-01_desc-summary_report.json'
     summary = json.loads(summary.read_text(encoding='utf-8'))
-    assert [item['code'] for item in summary['warnings']] == ['D80']
+    assert 'D80' in [item['code'] for item in summary['warnings']]
     page = (out / 'sub-01.html').read_text(encoding='utf-8')
     for code in ('C60', 'D80', 'TELAST'):
         assert re.search(rf'>\s*{code}\s*<', page), f'{code} is in the report'

@@ -15,6 +15,16 @@ from pathlib import Path
 import pytest
 
 
+@pytest.fixture(autouse=True)
+def same_environment():
+    """Take back the variables that the program sets for its process and those that it starts."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished run of the program.

@@ -224,3 +224,34 @@ def test_runs_of_the_warmup_have_known_options(tmp_path):
     for options in warmup.RUNS:
         words = [str(tmp_path), str(tmp_path), 'participant', *options]
         assert build_parser().parse_known_args(words)[1] == []
+
+
+# --- several processes ---
+
+
+def test_variants_compiled_at_the_same_time_do_not_overwrite_each_other(tmp_path):
+    """Each of two processes saves a variant while it knows nothing of the other's."""
+    from numba.core.caching import IndexDataCacheFile
+
+    from qsmflow.algorithms import _jit  # noqa: F401, it changes how numba names its files
+
+    first, second, third = (IndexDataCacheFile(str(tmp_path), 'f', 'stamp') for _ in range(3))
+    first._load_index = second._load_index = dict
+    first.save('float32', 'code for float32')
+    second.save('float64', 'code for float64')
+    assert third.load('float32') is None, 'the index of the last one does not list it'
+    assert third.load('float64') == 'code for float64'
+    first.save('float32', 'code for float32')
+    assert third.load('float32') == 'code for float32'
+
+
+def test_every_kernel_is_compiled_that_way():
+    package = Path(kernel_cache.__file__).parent
+    sources = [path for path in package.rglob('*.py') if path.name != '_jit.py']
+    using = [path for path in sources if 'njit' in path.read_text(encoding='utf-8')]
+    assert len(using) > 20
+    for path in using:
+        text = path.read_text(encoding='utf-8')
+        assert 'from qsmflow.algorithms._jit import' in text, path
+        assert 'from numba import' not in text, path
+        assert 'numba.njit' not in text, path

@@ -4,12 +4,12 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit, prange
 from scipy import fft
 
 from qsmflow.algorithms import operators as ops
 from qsmflow.algorithms._checks import check_voxel_size
 from qsmflow.algorithms._differences import unwrapped_difference
+from qsmflow.algorithms._jit import njit, prange
 from qsmflow.algorithms._polynomials import columns, fit_angles
 from qsmflow.algorithms._voxels import Voxels
 from qsmflow.algorithms.unwrap import check_echoes

@@ -9,9 +9,9 @@ region growing visits it last.
 import math
 
 import numpy as np
-from numba import njit, prange
 
 from qsmflow.algorithms import operators as ops
+from qsmflow.algorithms._jit import njit, prange
 from qsmflow.algorithms.unwrap import romeo
 
 # Largest edge of a cell that holds several voxels, in mm.

@@ -7,7 +7,8 @@ results go to the array arguments that each kernel names.
 import math
 
 import numpy as np
-from numba import njit, prange
+
+from qsmflow.algorithms._jit import njit, prange
 
 
 @njit(cache=True, parallel=True)

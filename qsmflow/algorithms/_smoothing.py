@@ -7,10 +7,10 @@ cells, smoothed there and interpolated back, which costs little time and no full
 """
 
 import numpy as np
-from numba import njit, prange
 from scipy import ndimage
 
 from qsmflow.algorithms import operators as ops
+from qsmflow.algorithms._jit import njit, prange
 
 
 @njit(cache=True, parallel=True)

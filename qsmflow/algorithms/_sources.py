@@ -1,10 +1,10 @@
 """Dipole sources fitted to a field: the least squares of background removal."""
 
 import numpy as np
-from numba import njit, prange
 
 from qsmflow.algorithms import _kernels as kernels
 from qsmflow.algorithms import operators as ops
+from qsmflow.algorithms._jit import njit, prange
 from qsmflow.algorithms._voxels import Voxels
 from qsmflow.algorithms.solvers import add_scaled, dot, scale_add
 

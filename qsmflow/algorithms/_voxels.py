@@ -8,9 +8,9 @@ these planes, and no two threads write to one place.
 from functools import cached_property
 
 import numpy as np
-from numba import njit, prange
 
 from qsmflow.algorithms import operators as ops
+from qsmflow.algorithms._jit import njit, prange
 
 
 @njit(cache=True, parallel=True)

@@ -3,11 +3,11 @@
 import math
 
 import numpy as np
-from numba import njit, prange
 
 from qsmflow.algorithms import operators as ops
 from qsmflow.algorithms._bipolar_problem import Problem
 from qsmflow.algorithms._checks import check_positive
+from qsmflow.algorithms._jit import njit, prange
 
 #: Peak-to-peak phase over the mask, in rad, below which nothing is corrected: it would change the
 #: field at 3 T by 0.1 Hz or less.

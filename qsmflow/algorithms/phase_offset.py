@@ -3,10 +3,10 @@
 import math
 
 import numpy as np
-from numba import njit, prange
 
 from qsmflow.algorithms import operators as ops
 from qsmflow.algorithms._differences import unwrapped_difference
+from qsmflow.algorithms._jit import njit, prange
 from qsmflow.algorithms._smoothing import MaskedSmoother
 from qsmflow.algorithms._voxels import Voxels
 from qsmflow.algorithms.phase import wrap

@@ -3,10 +3,10 @@
 import math
 
 import numpy as np
-from numba import njit, prange
 
 from qsmflow.algorithms import operators as ops
 from qsmflow.algorithms._checks import check_mask
+from qsmflow.algorithms._jit import njit, prange
 from qsmflow.algorithms._voxels import Voxels
 from qsmflow.algorithms.unwrap import check_echoes
 from qsmflow.units import radians_per_ppm

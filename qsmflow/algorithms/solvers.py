@@ -5,8 +5,8 @@ returns the solution together with its history, one number for each iteration.
 """
 
 import numpy as np
-from numba import njit, prange
 
+from qsmflow.algorithms._jit import njit, prange
 from qsmflow.algorithms.operators import use_threads
 
 

@@ -7,6 +7,7 @@ are imported, so :func:`prepare` runs before any of them.
 
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -53,7 +54,10 @@ def prepare(settings: Settings, environ: MutableMapping[str, str] = os.environ) 
     # The C library keeps freed arrays of up to 32 MB for later, so that a worker would hold on to
     # the memory of the steps it has done. This takes effect in processes started from here.
     environ.setdefault('MALLOC_MMAP_THRESHOLD_', str(1 << 20))
-    for name in _THREADS:
+    # numba refuses another number of threads once they run, as in a program that computed before
+    # it called this one. Ours then keep to the limit by what operators.use_threads sets.
+    running = {'NUMBA_NUM_THREADS'} if environ is os.environ and 'numba' in sys.modules else set()
+    for name in sorted(set(_THREADS) - running):
         environ[name] = str(settings.resources.omp_nthreads)
     # Registration gives the same result twice only with one thread and a seed, both set early.
     environ['ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS'] = '1'

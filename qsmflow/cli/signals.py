@@ -123,8 +123,8 @@ def descendants(pid: int) -> list[int]:
 
     Examples
     --------
-    >>> descendants(os.getpid())
-    []
+    >>> os.getpid() in descendants(os.getppid())
+    True
     """
     children: dict[int, list[int]] = {}
     for folder in Path('/proc').glob('[0-9]*'):

@@ -1,5 +1,7 @@
 import errno
 import os
+import subprocess
+import sys
 import tempfile
 from dataclasses import replace
 
@@ -32,6 +34,27 @@ def test_folders_and_variables(settings, tmp_path):
     assert environ['LOGNAME']
     assert environ['MALLOC_MMAP_THRESHOLD_'] == '1048576'
     assert environ['HOME'] == str(tmp_path), 'a home that can be written stays'
+
+
+def test_numba_is_not_there_before_its_variables(tmp_path):
+    code = (
+        'import os, sys; from qsmflow.cli.environment import prepare; import qsmflow.cli.run; '
+        'from qsmflow.cli.parser import parse_args; '
+        "prepare(parse_args([*sys.argv[1:], 'participant', '--dry-run', '--omp-nthreads', '1'])); "
+        "assert 'numba' not in sys.modules; print(os.environ['NUMBA_NUM_THREADS'])"
+    )
+    (tmp_path / 'raw').mkdir()
+    arguments = [str(tmp_path / 'raw'), str(tmp_path / 'out')]
+    done = subprocess.run([sys.executable, '-c', code, *arguments], capture_output=True, text=True)
+    assert done.stdout == '1\n', done.stderr
+
+
+def test_running_threads_of_numba_are_left_alone(settings, tmp_path, monkeypatch):
+    pytest.importorskip('numba')
+    monkeypatch.setenv('NUMBA_NUM_THREADS', '7')
+    environment.prepare(settings)
+    assert os.environ['NUMBA_NUM_THREADS'] == '7'
+    assert os.environ['OMP_NUM_THREADS'] == '3'
 
 
 def test_dry_run_writes_nothing(settings, tmp_path):

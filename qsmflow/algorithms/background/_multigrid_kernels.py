@@ -6,7 +6,8 @@ indices sum to an even number.
 """
 
 import numpy as np
-from numba import njit, prange
+
+from qsmflow.algorithms._jit import njit, prange
 
 
 @njit(cache=True, parallel=True)

@@ -3,9 +3,9 @@
 import math
 
 import numpy as np
-from numba import njit, prange
 
 from qsmflow.algorithms import operators as ops
+from qsmflow.algorithms._jit import njit, prange
 
 #: Confidence, relative to the largest, from which on a value is taken as it is.
 SURE = 0.5

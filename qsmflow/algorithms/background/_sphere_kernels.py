@@ -1,7 +1,8 @@
 """Compiled loops of the methods with spherical mean values."""
 
 import numpy as np
-from numba import njit, prange
+
+from qsmflow.algorithms._jit import njit, prange
 
 
 @njit(cache=True, inline='always')

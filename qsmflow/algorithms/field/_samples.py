@@ -4,10 +4,10 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numba import njit, prange
 from scipy import ndimage
 
 from qsmflow.algorithms import operators as ops
+from qsmflow.algorithms._jit import njit, prange
 from qsmflow.algorithms._smoothing import MaskedSmoother
 from qsmflow.algorithms._voxels import Voxels
 from qsmflow.algorithms.unwrap import check_echoes

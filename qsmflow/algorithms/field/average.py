@@ -1,9 +1,9 @@
 """The field as a weighted mean of phase over echo time."""
 
 import numpy as np
-from numba import njit, prange
 
 from qsmflow.algorithms import operators as ops
+from qsmflow.algorithms._jit import njit, prange
 from qsmflow.algorithms.field._samples import (
     Samples,
     empty_map,

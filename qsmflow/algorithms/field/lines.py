@@ -1,9 +1,9 @@
 """Fits of a line, field and phase offset, to each voxel: linear, or on the complex circle."""
 
 import numpy as np
-from numba import njit, prange
 
 from qsmflow.algorithms import operators as ops
+from qsmflow.algorithms._jit import njit, prange
 from qsmflow.algorithms.field._samples import (
     Samples,
     empty_map,

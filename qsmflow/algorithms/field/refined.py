@@ -3,10 +3,10 @@
 import math
 
 import numpy as np
-from numba import njit, prange
 
 from qsmflow.algorithms import operators as ops
 from qsmflow.algorithms._checks import check_positive
+from qsmflow.algorithms._jit import njit, prange
 from qsmflow.algorithms.field._samples import Samples, empty_map, field_map, single_echo
 from qsmflow.algorithms.field.sequential import CUTOFF, NORMAL_FACTOR, SYSTEMATIC, solve
 

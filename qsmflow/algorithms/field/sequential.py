@@ -1,9 +1,9 @@
 """The robust sequential fit: echo by echo, each unwrapped by the field so far."""
 
 import numpy as np
-from numba import njit, prange
 
 from qsmflow.algorithms import operators as ops
+from qsmflow.algorithms._jit import njit, prange
 from qsmflow.algorithms._smoothing import MaskedSmoother
 from qsmflow.algorithms.field._samples import (
     Samples,

@@ -6,7 +6,8 @@ All volumes are float32, C-contiguous and of one grid; differences are periodic.
 import math
 
 import numpy as np
-from numba import njit, prange
+
+from qsmflow.algorithms._jit import njit, prange
 
 _TURN = np.float32(2 * math.pi)
 _PER_TURN = np.float32(0.5 / math.pi)

@@ -8,7 +8,8 @@ are those of the volumes.
 import math
 
 import numpy as np
-from numba import njit, prange
+
+from qsmflow.algorithms._jit import njit, prange
 
 _TURN = np.float32(2 * math.pi)
 _PER_TURN = np.float32(1 / (2 * math.pi))

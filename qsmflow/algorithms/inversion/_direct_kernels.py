@@ -1,7 +1,8 @@
 """Compiled loops of the direct inversions, on half spectra."""
 
 import numpy as np
-from numba import njit, prange
+
+from qsmflow.algorithms._jit import njit, prange
 
 
 @njit(cache=True, inline='always')

@@ -1,6 +1,6 @@
 """Compiled loops over volumes for `ilsqr`, in the manner of `qsmflow.algorithms._kernels`."""
 
-from numba import njit, prange
+from qsmflow.algorithms._jit import njit, prange
 
 
 @njit(cache=True, parallel=True)

@@ -7,7 +7,8 @@ Volumes are float32, C-contiguous and of one grid; differences are periodic. ``f
 import math
 
 import numpy as np
-from numba import njit, prange
+
+from qsmflow.algorithms._jit import njit, prange
 
 
 @njit(cache=True, parallel=True)

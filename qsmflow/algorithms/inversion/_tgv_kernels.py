@@ -10,7 +10,8 @@ axis, and for each pair of axes the neighbours across the two kinds of edges.
 import math
 
 import numpy as np
-from numba import njit, prange
+
+from qsmflow.algorithms._jit import njit, prange
 
 HALF, ONE, TWO = np.float32(0.5), np.float32(1), np.float32(2)
 

@@ -9,7 +9,8 @@ grid; differences are periodic.
 import math
 
 import numpy as np
-from numba import njit, prange
+
+from qsmflow.algorithms._jit import njit, prange
 
 
 @njit(cache=True, inline='always')

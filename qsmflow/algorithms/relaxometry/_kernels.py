@@ -7,7 +7,8 @@ three maps R2*, T2* and S0.
 import math
 
 import numpy as np
-from numba import njit, prange
+
+from qsmflow.algorithms._jit import njit, prange
 
 from ._model import R2STAR_MAX, R2STAR_SEEN
 

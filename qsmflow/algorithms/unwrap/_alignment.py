@@ -3,8 +3,9 @@
 import math
 
 import numpy as np
-from numba import njit, prange
 from scipy import ndimage
+
+from qsmflow.algorithms._jit import njit, prange
 
 from ._echoes import TWO_PI
 

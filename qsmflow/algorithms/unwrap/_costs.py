@@ -9,7 +9,8 @@ travel together through the memory that way, and growing needs no phase at all.
 import math
 
 import numpy as np
-from numba import njit, prange
+
+from qsmflow.algorithms._jit import njit, prange
 
 #: The worst cost.
 WORST = 254

@@ -1,12 +1,13 @@
 """What all unwrapping shares: the wrap of one angle, and the check of a multi-echo series."""
 
-import numba
 import numpy as np
+
+from qsmflow.algorithms._jit import njit
 
 TWO_PI = 2 * np.pi
 
 
-@numba.njit(cache=True, inline='always')
+@njit(cache=True, inline='always')
 def wrap_scalar(x):
     """Wrap one angle, in rad, to [-pi, pi]."""
     return x - TWO_PI * np.rint(x / TWO_PI)

@@ -6,9 +6,9 @@ it is not known, which is how all loops know the region.
 """
 
 import numpy as np
-from numba import njit, prange
 
 from qsmflow.algorithms import operators as ops
+from qsmflow.algorithms._jit import njit, prange
 
 from ._echoes import TWO_PI
 

@@ -1,10 +1,12 @@
 """Checks before anything is indexed: the dataset, the request, and where results shall go."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import re
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 from qsmflow.bids.findings import EXIT_DATA, EXIT_OUTPUT, EXIT_USAGE, DatasetError, Finding
@@ -70,9 +72,21 @@ def check_dataset(
         remedy = (
             'Give the root folder of a BIDS dataset; in a container, check what is mounted there.'
         )
+        if _holds_dicom(root):
+            remedy = 'It holds DICOM files: make a BIDS dataset of them first, with qsmflow-dicom.'
         finding = Finding('E90', 'FATAL', message, evidence={'holds': shown}, remedy=remedy)
         raise DatasetError([finding], EXIT_DATA)
     return root, _check_description(root, need_description)
+
+
+def _holds_dicom(root: Path, looked_at: int = 100) -> bool:
+    """Tell whether one of the first files of a folder is DICOM, by the mark that starts it."""
+    files = (path for path in root.rglob('*') if path.is_file())
+    for path in islice(files, looked_at):
+        with contextlib.suppress(OSError), path.open('rb') as handle:
+            if handle.read(132)[128:] == b'DICM':
+                return True
+    return False
 
 
 def _check_description(root: Path, needed: bool) -> list[Finding]:

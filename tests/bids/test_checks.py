@@ -20,6 +20,17 @@ GOOD = {
 }
 
 
+def test_folder_of_dicom_files_is_recognised(tmp_path):
+    (tmp_path / 'study').mkdir()
+    (tmp_path / 'study' / 'IM0001').write_bytes(bytes(128) + b'DICM' + bytes(50))
+    with pytest.raises(DatasetError, match='qsmflow-dicom') as error:
+        checks_dataset.check_dataset(tmp_path)
+    assert error.value.findings[0].code == 'E90'
+    (tmp_path / 'study' / 'IM0001').write_bytes(bytes(500))
+    with pytest.raises(DatasetError, match='root folder of a BIDS dataset'):
+        checks_dataset.check_dataset(tmp_path)
+
+
 @pytest.mark.parametrize(
     ('code', 'level', 'change'),
     [

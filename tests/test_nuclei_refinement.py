@@ -4,7 +4,7 @@ from scipy import ndimage
 
 from qsmflow import atlas, io
 from qsmflow.interfaces.nuclei import NucleiRefinement
-from qsmflow.registration import refine_alignment, resample, warp_labels
+from qsmflow.registration import refine_alignment, resample, unmoved, warp_labels
 
 SHIFT = (0.0, -3.0, 1.5)
 
@@ -83,6 +83,13 @@ def test_labels_outside_the_mask_are_left_alone(scene, tmp_path):
     assert 'too few voxels' in info['reason']
 
 
+def test_a_field_that_moves_nothing(scene, tmp_path):
+    dseg = io.load_volume(atlas.load_atlas('CIT168').dseg)
+    field = unmoved(scene['chi'], tmp_path)
+    moved = warp_labels(dseg, scene['chi'], [field]).data
+    np.testing.assert_array_equal(moved, scene['labels'].data)
+
+
 @pytest.mark.slow
 def test_interface_gives_what_the_function_gives(scene, tmp_path):
     chi = io.save_volume(scene['chi'].data, scene['chi'], tmp_path / 'chi.nii')
@@ -98,6 +105,7 @@ def test_interface_gives_what_the_function_gives(scene, tmp_path):
     warp, info = refine(scene, tmp_path, anatomy=(scene['anatomy'][0], placed))
     assert result.info == info
     dseg = io.load_volume(atlas.load_atlas('CIT168').dseg)
-    np.testing.assert_array_equal(
-        io.load_volume(result.labels).data, warp_labels(dseg, scene['chi'], [warp]).data
-    )
+    for field in (warp, result.warp):
+        np.testing.assert_array_equal(
+            io.load_volume(result.labels).data, warp_labels(dseg, scene['chi'], [field]).data
+        )

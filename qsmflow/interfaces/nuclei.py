@@ -28,7 +28,7 @@ class _NucleiRefinementInputSpec(BaseInterfaceInputSpec):
 
 class _NucleiRefinementOutputSpec(TraitedSpec):
     labels = File(desc='labels, refined where that was believed')
-    warp = File(desc='displacement field that goes before the transforms; unset if none')
+    warp = File(desc='displacement field that goes before the transforms; zero if not believed')
     info = traits.Dict(desc='accepted, reason, similarity before and after, shift in mm')
 
 
@@ -57,8 +57,8 @@ class NucleiRefinement(VolumeInterface):
             ),
             out_dir=runtime.cwd,
         )
+        self._results['warp'] = warp or registration.unmoved(chi, runtime.cwd)
         if warp is not None:
-            self._results['warp'] = warp
             labels = registration.warp_labels(io.load_volume(entry.dseg), chi, [warp, *chain])
         self._results['info'] = info
         self._write(runtime, chi, labels=labels.data)

@@ -39,7 +39,7 @@ from qsmflow.registration.images import (
     working_image,
 )
 from qsmflow.registration.labels import field_of_view_fraction, warp_labels
-from qsmflow.registration.nuclei import refine_alignment
+from qsmflow.registration.nuclei import refine_alignment, unmoved
 
 __all__ = [
     'MIN_SCORE',
@@ -63,6 +63,7 @@ __all__ = [
     'resample',
     'start_matrix',
     'to_ants',
+    'unmoved',
     'warp_labels',
     'working_image',
     'write_affine',

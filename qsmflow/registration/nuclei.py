@@ -108,6 +108,30 @@ def refine_alignment(
     return str(warp), info
 
 
+def unmoved(chi: Volume, out_dir: str | Path, name: str = 'refinement') -> str:
+    """Write a displacement field that moves nothing, for labels that stay where they are.
+
+    Parameters
+    ----------
+    chi : Volume
+        Gives the space.
+    out_dir : path-like
+        Where the field goes; it must exist.
+    name : str, optional
+        Stem of its file.
+
+    Returns
+    -------
+    str
+        ITK displacement field. Beyond its few voxels, too, a point stays where it is.
+    """
+    ants = adapter.load_ants()
+    zero = adapter.to_ants(Volume(np.zeros((2, 2, 2), np.float32), chi.affine))
+    path = Path(out_dir).absolute() / f'{name}.nii.gz'
+    ants.image_write(ants.merge_channels([zero] * 3), str(path))
+    return str(path)
+
+
 def _box(region: np.ndarray, voxel_size: tuple) -> tuple[slice, ...]:
     """Return the box around a region with a margin."""
     found = ndimage.find_objects(region.astype(np.uint8))[0]

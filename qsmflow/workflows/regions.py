@@ -344,6 +344,7 @@ def init_atlas_labels_wf(
             (details, store, [('out', 'details')]),
             (last, outputnode, [('info', 'refinement')]),
         ])  # fmt: skip
+        _store_warp(workflow, last, series, entry.name, out_dir)
     workflow.connect([
         (last, store, [('labels', 'in_file')]),
         (last, outputnode, [('labels', 'labels')]),
@@ -352,6 +353,19 @@ def init_atlas_labels_wf(
     rows = [(label.index, label.name, label.hemi) for label in entry.table]
     _store_text(workflow, table_text(rows), path, out_dir)
     return workflow
+
+
+def _store_warp(workflow, refine, series, atlas_name, out_dir) -> None:
+    """Store the field that moved the labels onto the nuclei of the map."""
+    path = derivative_path(series, suffix='xfm', from_='GRE', to='GRE', desc=f'{atlas_name}nuclei')
+    metadata = {
+        'Description': "Displacement field in ITK's convention (mm, LPS) that goes after the "
+        f'transforms from the template to the scan: with them it places the atlas {atlas_name}. '
+        'Zero where the alignment with the map was not believed',
+        'Sources': list(series.sources),
+    }
+    sink = sink_node('ds_warp', out_dir=out_dir, path=path, kind='file', metadata=metadata)
+    workflow.connect(refine, 'warp', sink, 'in_file')
 
 
 def _store_stats(workflow, measure, series, atlas_name, out_dir) -> None:

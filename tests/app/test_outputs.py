@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from qsmflow import atlas, io
+from qsmflow.registration import warp_labels
 from tests.app.helpers import (
     GROUP_FILES,
     STAMP,
@@ -70,6 +72,19 @@ def test_regions_agree_with_the_truth(phantom, base_run):
     whole = found['whole_brain', 'n/a', 'chi']
     assert abs(float(whole['mean'])) < 0.01, 'the whole brain is the reference'
     assert whole['reference'] == 'whole_brain'
+
+
+def test_labels_follow_from_the_stored_transforms(base_run):
+    anat = Path(base_run.out) / 'sub-01/anat'
+    ways = (
+        'from-GRE_to-GRE_mode-image_desc-CIT168nuclei_xfm.nii.gz',
+        'from-T1w_to-GRE_mode-image_xfm.txt',
+        'from-MNI152NLin2009cAsym_to-T1w_mode-image_xfm.h5',
+    )
+    stored = io.load_volume(anat / 'sub-01_atlas-CIT168_dseg.nii.gz')
+    dseg = io.load_volume(atlas.load_atlas('CIT168').dseg)
+    moved = warp_labels(dseg, stored, [str(anat / f'sub-01_{way}') for way in ways])
+    np.testing.assert_array_equal(moved.data, stored.data)
 
 
 def test_map_agrees_with_the_truth(phantom, base_run):

@@ -48,7 +48,7 @@ run-demo: $(READY)
 	@for report in '$(DEMO)'/results/*.html; do echo "report: $$(realpath "$$report")"; done
 
 test: $(READY)
-	$(BIN)/python -m pytest -m 'not slow and not slurm' $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest -m 'not slow and not slurm' -n $(NPROCS) --dist worksteal $(PYTEST_OPTIONS)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m 'slow and not slurm' $(PYTEST_OPTIONS)

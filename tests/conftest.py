@@ -15,6 +15,12 @@ from pathlib import Path
 import pytest
 
 
+# The processes of a parallel test session share the processors. numba looks when it is imported.
+if 'PYTEST_XDIST_WORKER_COUNT' in os.environ:
+    share = len(os.sched_getaffinity(0)) // int(os.environ['PYTEST_XDIST_WORKER_COUNT'])
+    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, share)))
+
+
 @pytest.fixture(autouse=True)
 def same_environment():
     """Take back the variables that the program sets for its process and those that it starts."""

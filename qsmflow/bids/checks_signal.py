@@ -307,5 +307,5 @@ def measured_share(signal: np.ndarray, axis: int) -> float:
     for cut in range(max(width, half // 5), half - 1):
         within, beyond = power[cut - width : cut].min(), power[cut + 1 :].max()
         if within > CLIFF * beyond and within > 0:
-            return (cut + (power[cut] > beyond * CLIFF)) / half
+            return float((cut + (power[cut] > beyond * CLIFF)) / half)
     return 1.0

@@ -201,8 +201,10 @@ def test_heartbeat_and_loss(folders, monkeypatch):
             time.sleep(0.05)
         assert json.loads(path.read_text())['run'] == 'run-a', 'it is made again'
         assert not told.is_set()
-        path.unlink()
-        path.write_text(json.dumps(locks.asdict(locks.Owner.me('thief'))))
+        # Not written in place: the lock is another name of the run's own file.
+        other = folders[0] / 'thief'
+        other.write_text(json.dumps(locks.asdict(locks.Owner.me('thief'))))
+        other.replace(path)
         assert told.wait(10)
     assert json.loads(path.read_text())['run'] == 'thief', 'the lock of another is left alone'
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-
 # The processes of a parallel test session share the processors. numba looks when it is imported.
 if 'PYTEST_XDIST_WORKER_COUNT' in os.environ:
     share = len(os.sched_getaffinity(0)) // int(os.environ['PYTEST_XDIST_WORKER_COUNT'])

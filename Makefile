@@ -51,7 +51,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -m 'not slow and not slurm' -n $(NPROCS) --dist worksteal $(PYTEST_OPTIONS)
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m 'slow and not slurm' $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest -m 'slow and not slurm' -n $(NPROCS) --dist worksteal $(PYTEST_OPTIONS)
 
 test-slurm-fast: $(READY)
 	$(BIN)/python -m pytest -m 'slurm and not slow' tests/cluster $(PYTEST_OPTIONS)

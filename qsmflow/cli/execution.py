@@ -12,6 +12,7 @@ from nipype import logging as nipype_logging
 
 from qsmflow.cli import progress
 from qsmflow.cli.plugins import nipype_plugin, read_plugin_file
+from qsmflow.cli.signals import raise_again
 from qsmflow.cli.workers import (
     NodeFailure,
     RunEndedError,
@@ -102,6 +103,7 @@ def run_graph(
         except RunEndedError:
             raise
         except Exception as error:
+            raise_again()
             # nipype raises once, at the end, for all failed nodes; each has a crash file.
             if not set(crash_dir.glob('crash-*')) - before and not monitor.failures:
                 raise

@@ -13,7 +13,7 @@ from qsmflow import __version__
 from qsmflow.bids.findings import Finding
 from qsmflow.cli import progress
 from qsmflow.cli.locks import LockLostError, Locks
-from qsmflow.cli.signals import Terminated, last_words
+from qsmflow.cli.signals import Terminated, last_words, raise_again
 from qsmflow.cli.status import Ledger, Outcome
 from qsmflow.files import remove_partial, write_text
 from qsmflow.settings import Settings, SettingsError
@@ -50,7 +50,10 @@ def run(settings: Settings) -> int:
     only_part = settings.execution.dry_run or settings.execution.boilerplate_only
     try:
         with contextlib.nullcontext() if only_part else last_words(ledger.interrupt):
-            return _run(settings, ledger)
+            code = _run(settings, ledger)
+            if code:
+                raise_again()
+            return code
     except (KeyboardInterrupt, Terminated) as error:
         if not only_part:
             ledger.interrupt(str(error) or 'interrupted')

@@ -40,6 +40,7 @@ _RAISED: dict[int, tuple[type[BaseException], int]] = {
     signal.SIGINT: (KeyboardInterrupt, 130),
 }
 _LAST_WORDS: list[Callable[[str], None]] = []
+_RAISED_SO_FAR: list[BaseException] = []
 
 
 @contextlib.contextmanager
@@ -70,7 +71,8 @@ def handled(grace: float = GRACE) -> Iterator[None]:
         timer.daemon = True
         watch.append(timer)
         timer.start()
-        raise error(f'received {signal.Signals(signum).name}')
+        _RAISED_SO_FAR.append(error(f'received {signal.Signals(signum).name}'))
+        raise _RAISED_SO_FAR[-1]
 
     # Someone who ignores a signal, as nohup does, means it.
     previous = {
@@ -78,13 +80,26 @@ def handled(grace: float = GRACE) -> Iterator[None]:
         for number in _RAISED
         if signal.getsignal(number) is not signal.SIG_IGN
     }
+    _RAISED_SO_FAR.clear()
     try:
         yield
     finally:
+        _RAISED_SO_FAR.clear()
         for number, handler in previous.items():
             signal.signal(number, handler)
         for timer in watch:
             timer.cancel()
+
+
+def raise_again() -> None:
+    """Raise what a signal has raised before, if there was one.
+
+    A library may have swallowed it, or made another error of it. Called between the steps, and
+    where a failure is about to be noted which is none.
+    """
+    if _RAISED_SO_FAR:
+        error = _RAISED_SO_FAR[-1]
+        raise type(error)(*error.args)
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ from nipype.pipeline.plugins import MultiProcPlugin
 
 from qsmflow.bids.findings import Finding
 from qsmflow.cli import progress
-from qsmflow.cli.signals import last_words
+from qsmflow.cli.signals import last_words, raise_again
 
 _LOGGER = logging.getLogger('qsmflow.cli')
 #: Errors that every other step would meet too: the disk, not the step, is at fault.
@@ -207,10 +207,16 @@ class SafeMultiProcPlugin(MultiProcPlugin):
         self._taskresult[result['taskid']] = result
 
     def _send_procs_to_workers(self, updatehash=False, graph=None):
+        raise_again()
         if self._broken is not None:
             raise self._killed() from self._broken
         self._sample_memory()
         return super()._send_procs_to_workers(updatehash=updatehash, graph=graph)
+
+    def _clean_queue(self, jobid, graph, result=None):
+        """Give up what waits for a node that failed, unless it is the run that was interrupted."""
+        raise_again()
+        return super()._clean_queue(jobid, graph, result=result)
 
     def _report_crash(self, node, result=None):
         """Keep node and reason, and end the run if nothing can be written any more."""
@@ -260,7 +266,9 @@ class SafeMultiProcPlugin(MultiProcPlugin):
         if not nodes:
             running = [self.procs[i].fullname for i, on in enumerate(self.proc_pending) if on]
             nodes = running
-            details = [f'a worker was killed while running {", ".join(map(_step, running))}']
+            how = ' and '.join(dict.fromkeys(map(_how, dead.values()))) or 'was killed'
+            steps = ', '.join(map(_step, running)) or 'no step'
+            details = [f'a worker {how}; there ran {steps}']
         finding = Finding(
             *('E103', 'FATAL', '; '.join(details)),
             remedy='Most often the machine, the container or the job is out of memory. Give the '
@@ -269,7 +277,6 @@ class SafeMultiProcPlugin(MultiProcPlugin):
         return WorkerKilledError(finding, nodes)
 
     def _describe(self, name: str, pid: int, code: int) -> str:
-        how = f'was killed by {_signal_name(-code)}' if code < 0 else f'ended with code {code}'
         facts = []
         if pid in self._resident:
             facts.append(f'it held {self._resident[pid] / 1024**3:.2f} GB when last seen')
@@ -277,7 +284,9 @@ class SafeMultiProcPlugin(MultiProcPlugin):
         if planned:
             facts.append(f'{planned[0]:.2f} GB were planned for it')
         facts.append(f'the run may use {self.memory_gb:.2f} GB')
-        return f'a worker was killed: the process of {_step(name)} {how} ({", ".join(facts)})'
+        return (
+            f'a worker was killed: the process of {_step(name)} {_how(code)} ({", ".join(facts)})'
+        )
 
 
 def disk_problem(text: str, folders: Iterable[str | os.PathLike] = ()) -> str:
@@ -438,6 +447,10 @@ def _free_bytes(folder: Path) -> int:
     except OSError:
         return _NO_SPACE
     return found.f_bavail * found.f_frsize
+
+
+def _how(code: int) -> str:
+    return f'was killed by {_signal_name(-code)}' if code < 0 else f'ended with code {code}'
 
 
 def _signal_name(number: int) -> str:

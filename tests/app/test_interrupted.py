@@ -61,7 +61,7 @@ def test_ends_at_once(app, phantom, tmp_path, processes, number, whole_group, co
     (os.killpg if whole_group else os.kill)(process.pid, number)
     _, text = process.communicate(timeout=60)
     assert time.time() - sent < 15, 'two seconds, if the machine has nothing else to do'
-    assert process.returncode == code
+    assert process.returncode == code, text
     assert text.rstrip().endswith(f'exit code {code}')
     assert 'Traceback' not in text
     assert wait_for_end(process.pid, 5) == {}, 'nothing is left behind'
@@ -83,7 +83,7 @@ def test_a_killed_worker_is_told(app, phantom, tmp_path):
     (worker,) = (one for one, parent in family.items() if family.get(parent) == process.pid)
     os.kill(worker, signal.SIGKILL)
     _, text = process.communicate(timeout=120)
-    assert process.returncode == 1
+    assert process.returncode == 1, text
     assert '[FATAL E103]' in text
     assert 'killed by SIGKILL' in text
     assert text.rstrip().endswith('exit code 1')

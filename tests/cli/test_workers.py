@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from nipype.interfaces.utility import Function
 
-from qsmflow.cli import execution, workers
+from qsmflow.cli import execution, signals, workers
 from qsmflow.engine import Node, Workflow
 from qsmflow.settings import BIDSSettings, ExecutionSettings, ResourceSettings, Settings
 
@@ -36,6 +36,27 @@ def kill_self(seconds=0):
 
 def sleep(seconds):
     time.sleep(seconds)
+
+
+def turned_into_another_error():
+    import os
+    import signal
+
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+    except BaseException:
+        raise ValueError('a value is wrong') from None
+
+
+def swallowed():
+    import contextlib
+    import os
+    import signal
+
+    with contextlib.suppress(BaseException):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
 
 
 def no_pickle():
@@ -227,3 +248,13 @@ def test_input_that_vanishes_fails_its_node_alone(run, tmp_path):
         assert failure.node.endswith('store'), attempt
         assert f'{lost} was there when the input was checked, and is gone now' in failure.reason
         assert kept.is_file()
+
+
+@pytest.mark.parametrize('function', [turned_into_another_error, swallowed])
+def test_a_signal_in_a_step_of_the_main_process_is_no_failure_of_the_step(run, function):
+    """A library may take the exception for one of its own, or for nothing."""
+    step = node(function, 'check')
+    step.run_without_submitting = True
+    with signals.handled(grace=60), pytest.raises(signals.Terminated, match='SIGTERM'):
+        run(1, a=[step, node(sleep, 'wait', seconds=300)])
+    assert not run.monitor.failures

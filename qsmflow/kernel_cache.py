@@ -70,7 +70,7 @@ def prepare(
     environ['NUMBA_CACHE_DIR'] = str(folder)
 
 
-def private_folder(name: str = '') -> Path:
+def private_folder(name: str = '', stem: str = 'qsmflow-numba') -> Path:
     """Return a folder for temporary files in which no other user can write.
 
     Kernels are code. On a machine where many share ``/tmp``, a folder that another user made
@@ -80,6 +80,8 @@ def private_folder(name: str = '') -> Path:
     ----------
     name : str, optional
         Name of the subfolder to make in it.
+    stem : str, optional
+        How the folder's name starts.
 
     Returns
     -------
@@ -91,12 +93,12 @@ def private_folder(name: str = '') -> Path:
     OSError
         If there is no place where it can be made.
     """
-    folder = Path(tempfile.gettempdir()) / f'qsmflow-numba-{os.getuid()}'
+    folder = Path(tempfile.gettempdir()) / f'{stem}-{os.getuid()}'
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
     if not ours or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        folder = Path(tempfile.mkdtemp(prefix='qsmflow-numba-'))
+        folder = Path(tempfile.mkdtemp(prefix=f'{stem}-'))
     if name:
         folder = folder / name
         folder.mkdir(mode=0o700, exist_ok=True)

@@ -5,6 +5,7 @@ variables of the host may reach in. Libraries look for their folders and thread 
 are imported, so :func:`prepare` runs before any of them.
 """
 
+import contextlib
 import logging
 import os
 import sys
@@ -12,6 +13,7 @@ import tempfile
 from collections.abc import MutableMapping
 from pathlib import Path
 
+from qsmflow.kernel_cache import private_folder
 from qsmflow.settings import Settings
 
 _LOGGER = logging.getLogger('qsmflow.cli')
@@ -50,7 +52,7 @@ def prepare(settings: Settings, environ: MutableMapping[str, str] = os.environ) 
         texts = execution.reports_only or execution.boilerplate_only
         if settings.bids.analysis_level == 'participant' and not texts:
             require_writable(work_dir, '-w/--work-dir')
-    temporary = _temporary_folder(work_dir, settings.execution.run_uuid, environ)
+    ours = _folder_if_no_temporary(work_dir, settings.execution.run_uuid, environ)
     # The C library keeps freed arrays of up to 32 MB for later, so that a worker would hold on to
     # the memory of the steps it has done. This takes effect in processes started from here.
     environ.setdefault('MALLOC_MMAP_THRESHOLD_', str(1 << 20))
@@ -75,8 +77,9 @@ def prepare(settings: Settings, environ: MutableMapping[str, str] = os.environ) 
         usable = value and _can_be_made(Path(value))
         needed = name == 'HOME' or value is not None
         if needed and not usable:
-            folder = temporary / name.lower()
-            folder.mkdir(parents=True, exist_ok=True)
+            ours = ours or private_folder(stem='qsmflow')
+            folder = ours / name.lower()
+            folder.mkdir(exist_ok=True)
             environ[name] = str(folder)
             replaced[name] = folder
     if replaced:
@@ -128,17 +131,16 @@ def require_writable(path: str | Path, option: str) -> Path:
     return path
 
 
-def _temporary_folder(work_dir: Path, run_uuid: str, environ: MutableMapping[str, str]) -> Path:
-    """Return our folder for temporary files, in the work folder if there is no other.
+def _folder_if_no_temporary(
+    work_dir: Path, run_uuid: str, environ: MutableMapping[str, str]
+) -> Path | None:
+    """Make a folder for temporary files in the work folder, if there is no other.
 
     Python falls back to the current folder, which is no place for temporary files.
     """
-    try:
-        usual = Path(tempfile.gettempdir())
-    except FileNotFoundError:
-        usual = Path.cwd()
-    if usual.absolute() != Path.cwd():
-        return usual / f'qsmflow-{os.getuid()}'
+    with contextlib.suppress(FileNotFoundError):
+        if Path(tempfile.gettempdir()).absolute() != Path.cwd():
+            return None
     folder = work_dir / run_uuid / 'tmp'
     folder.mkdir(parents=True, exist_ok=True)
     environ['TMPDIR'] = str(folder)

@@ -86,6 +86,17 @@ def test_cache_folder_that_cannot_be_used(settings, tmp_path):
     assert 'NUMBA_CACHE_DIR' not in environ, 'what is not set need not be replaced'
 
 
+def test_folder_of_another_user_is_not_taken(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+    theirs = tmp_path / f'qsmflow-{os.getuid()}'
+    theirs.mkdir()
+    theirs.chmod(0o777)  # as someone makes it who wants to write there later
+    environ = {}
+    environment.prepare(settings, environ)
+    assert not environ['HOME'].startswith(f'{theirs}/')
+    assert not list(theirs.iterdir())
+
+
 def test_no_temporary_folder(settings, tmp_path, monkeypatch):
     def none():
         raise FileNotFoundError

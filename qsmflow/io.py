@@ -6,14 +6,26 @@ field in array axes).
 """
 
 import os
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
+import nibabel.wrapstruct
 import numpy as np
 from nibabel.orientations import axcodes2ornt, ornt_transform
 
 from qsmflow.files import completed
+
+#: What nibabel raises for files that are no images, or whose headers make no sense.
+NOT_AN_IMAGE = (
+    nib.filebasedimages.ImageFileError,
+    nib.spatialimages.HeaderDataError,
+    nib.wrapstruct.WrapStructError,
+    *(ValueError, TypeError, OverflowError, EOFError),
+)
+#: What reading a file may raise that is damaged, or no image.
+UNREADABLE = (OSError, zlib.error, *NOT_AN_IMAGE)
 
 #: Two affines are one grid when no corner of the volume moves by more than this, in mm.
 GRID_TOLERANCE = 1e-3

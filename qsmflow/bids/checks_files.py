@@ -17,12 +17,8 @@ import nibabel as nib
 import numpy as np
 
 from qsmflow.bids.findings import Finding
+from qsmflow.io import NOT_AN_IMAGE, UNREADABLE
 
-#: What nibabel raises for headers that make no sense.
-_NOT_NIFTI = (
-    *(nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError),
-    *(ValueError, TypeError, OverflowError, EOFError),
-)
 _COPY_AGAIN = 'Copy or convert the file again from its source.'
 #: Longest edge of the small copy that is kept of an image, in blocks.
 SMALL = 64
@@ -174,7 +170,7 @@ def inspect_image(path: str | os.PathLike, name: str) -> tuple[ImageFacts | None
         return None, findings
     try:
         image = _image_from(content)
-    except _NOT_NIFTI as error:
+    except NOT_AN_IMAGE as error:
         remedy = 'Convert the scan to NIfTI again.'
         message = f'is not a NIfTI image: {error}'
         evidence = {'bytes': len(content)}
@@ -204,7 +200,7 @@ def is_complex(path: str | os.PathLike) -> bool:
     """Tell from its header whether an image holds complex voxels; False if it cannot be read."""
     try:
         return nib.load(path).get_data_dtype().kind == 'c'
-    except (OSError, zlib.error, *_NOT_NIFTI):
+    except UNREADABLE:
         return False  # what is wrong with the file is told when it is read
 
 

@@ -5,7 +5,6 @@ What does not pass is left out with a WARN finding, and our own step takes its p
 
 import dataclasses
 import gzip
-import zlib
 from pathlib import Path
 
 import nibabel as nib
@@ -13,7 +12,7 @@ import numpy as np
 
 from qsmflow.bids.findings import Finding
 from qsmflow.bids.precomputed import Precomputed, Segmentation
-from qsmflow.io import Volume, same_grid
+from qsmflow.io import UNREADABLE, Volume, same_grid
 
 #: Part of the labelled voxels that must lie in the brain mask (of a generous mask, nearly all).
 MIN_INSIDE = 0.85
@@ -22,7 +21,6 @@ MIN_IN_VIEW = 0.95
 #: Labels of the cortical parcellation begin here.
 FIRST_PARCEL = 1000
 _HDF5 = b'\x89HDF'
-_DAMAGED = (OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError)
 
 
 def verified(
@@ -87,7 +85,7 @@ def _load(path: str, name: str) -> tuple[Volume | None, Finding | None]:
         data = np.asanyarray(image.dataobj)
         if path.endswith('.gz'):
             _read_to_end(path)
-    except _DAMAGED as error:
+    except UNREADABLE as error:
         message = f'cannot be used: {type(error).__name__}: {error}'
         remedy = 'Copy the file again, or make it again with its pipeline.'
         return None, Finding('DERANAT', 'WARN', message, name, {}, remedy)

@@ -247,6 +247,7 @@ def by_size(bids_dir: str, labels: list[str]) -> list[str]:
     import nibabel as nib
 
     from qsmflow.bids.names import looks_like_gre
+    from qsmflow.io import UNREADABLE
 
     sizes = {}
     for label in labels:
@@ -259,7 +260,7 @@ def by_size(bids_dir: str, labels: list[str]) -> list[str]:
         for paths in groups.values():
             try:
                 size = len(paths) * math.prod(nib.load(paths[0]).shape)
-            except (OSError, nib.filebasedimages.ImageFileError, EOFError):
+            except UNREADABLE:
                 continue  # told when it is processed
             sizes[label] = max(size, sizes.get(label, 0))
     return sorted(sizes, key=sizes.get, reverse=True)

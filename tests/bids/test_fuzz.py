@@ -198,14 +198,16 @@ PROPERTIES = [
            'changes': st.lists(st.tuples(st.integers(0, 351), st.integers(0, 255)), min_size=1,
                                max_size=4)},
           {'name': images()[0], 'changes': [(267, 64)]},
-          {'name': images()[0], 'changes': [(42, 255), (43, 255)]})(header_bytes),
+          {'name': images()[0], 'changes': [(42, 255), (43, 255)]},
+          {'name': images()[0], 'changes': [(114, 0), (115, 64)]})(header_bytes),
     *both({'field': st.sampled_from(list(FIELDS)), 'data': st.data()})(header_everywhere),
     *both({'name': st.sampled_from(images()), 'cut': st.just(0) | st.integers(0, 60_000),
            'flips': st.lists(st.tuples(st.integers(0, 60_000), st.integers(0, 7)), max_size=3)})(
         damaged_files),
     *both({'name': st.sampled_from(images()),
            'content': st.binary(max_size=400) | st.binary(max_size=400).map(zlib.compress)
-           | st.binary(max_size=400).map(gzip.compress)})(any_content),
+           | st.binary(max_size=400).map(gzip.compress)},
+          {'name': images()[0], 'content': gzip.compress(b'')})(any_content),
     *both({'pairs': st.lists(st.tuples(st.sampled_from(
                ['ses', 'acq', 'run', 'echo', 'flip', 'coil', 'dir', 'rec', 'x']), LABELS),
                max_size=3),

@@ -122,7 +122,9 @@ def table(base):
 
 
 def finished_nodes(base):
-    return len(list((base / 'work').rglob('result_*.pklz')))
+    # Not rglob: folders come and go meanwhile.
+    names = (name for _, _, names in os.walk(base / 'work') for name in names)
+    return sum(name.startswith('result_') and name.endswith('.pklz') for name in names)
 
 
 def start_until(raw, base, nodes, delay):

@@ -5,6 +5,9 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
+#: Grid of the peer's figures: at other sizes they say nothing.
+PEER_SHAPE = (160, 192, 160)
+
 #: What stands around the tables in a document.
 BEGIN, END = '<!-- speed: begin -->\n', '<!-- speed: end -->\n'
 
@@ -83,7 +86,7 @@ def _scaling_rows(rows):
         memory = [row.volumes * math.prod(row.grid) for row in group if row.volumes]
         yield [
             f'{stage}/{method}', str(threads),
-            *(f'{v / 1e6:.2g} M: {row.seconds:.2f} s, {row.pairs:.0f} pairs'
+            *(f'{v / 1e6:.2g} M: {row.pairs:.0f} pairs'
               for v, row in zip(voxels, group, strict=True)),
             f'time ~ N^{exponent(voxels, [row.seconds for row in group]):.2f}',
             f'memory ~ N^{exponent(voxels, memory):.2f}' if len(memory) == len(group) else '',
@@ -128,8 +131,13 @@ def markdown(rows, others) -> str:
         here = [r for r in rows if (tuple(r.shape), r.n_echoes, r.threads)
                 == (shape, echoes, threads) and not r.error]  # fmt: skip
         lines += [f'{_by(shape)} voxels, {echoes} echoes, {threads} threads:', '']
-        cells = ([f'{row.stage}/{row.method}', *_cells(row)] for row in here)
-        lines += _table(('method', *_COLUMNS), cells)
+        # No seconds, which tell of a machine as much as of a method.
+        shown = (
+            0,
+            *range(2, len(_COLUMNS) if shape == PEER_SHAPE else _COLUMNS.index('image pairs')),
+        )
+        cells = ([f'{row.stage}/{row.method}', *(_cells(row)[k] for k in shown)] for row in here)
+        lines += _table(('method', *(_COLUMNS[k] for k in shown)), cells)
     found = list(_scaling_rows(rows))
     if found:
         width = max(len(cells) for cells in found) - 4
@@ -137,12 +145,11 @@ def markdown(rows, others) -> str:
         lines += ['Growth with the number of voxels N:', '', *_table(names, found)]
     if others:
         cells = (
-            [r.work, _by(r.shape), str(r.threads), r.other, r.note or f'{r.seconds:.4f}',
-             '' if r.note else f'{r.other_seconds:.4f}',
-             '' if r.note else f'{r.other_seconds / r.seconds:.1f}']
+            [r.work, _by(r.shape), str(r.threads), r.other,
+             r.note or f'{r.other_seconds / r.seconds:.1f}']
             for r in others
         )  # fmt: skip
-        columns = ('work', 'voxels', 'threads', 'other', 'ours, s', 'other, s', 'times faster')
+        columns = ('work', 'voxels', 'threads', 'other', 'times faster')
         lines += ['The same work by other implementations, which use one thread:', '']
         lines += _table(columns, cells)
     return '\n'.join(lines) + '\n'

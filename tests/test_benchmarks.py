@@ -345,8 +345,11 @@ class TestSpeed:
         new = path.read_text()
         assert new.startswith('# Speed')
         assert new.endswith('the end\n')
-        assert '| a/b | 8x8x8 | 1.000 | 2.0 |' in new
+        assert '| a/b | 8x8x8 | 2.0 |' in new
         assert 'inversion/tkd' not in new
+        assert 'peer pairs' not in new, 'they are of another grid'
+        row = bench['speed'].Row('a', 'b', tables.PEER_SHAPE, 1, 1, (8, 8, 8), 1.0, 2.0, peer='9')
+        assert '| 9 |' in tables.markdown([row], [])
 
     def test_document_without_marks_is_left_alone(self, bench, tmp_path):
         path = tmp_path / 'other.md'

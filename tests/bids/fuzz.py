@@ -150,17 +150,29 @@ def clean_arrays() -> tuple[np.ndarray, np.ndarray]:
     return magnitude, phase
 
 
+def _fitted(image: np.ndarray, clean: np.ndarray) -> np.ndarray:
+    """Return an image with the scale and offset, by least squares, of another."""
+    image, wanted = image.astype(np.float64), clean.astype(np.float64)
+    centred = image - image.mean()
+    spread = np.mean(centred**2)
+    slope = np.mean(centred * wanted) / spread if spread else 0
+    return wanted.mean() + max(slope, 0) * centred
+
+
 def same_as_clean(series) -> bool:
     """Tell whether a series is read with the values of the clean dataset.
 
-    The magnitude of an echo may have another scale: with two echoes, any ratio is a decay.
+    The magnitude of an echo may have another scale or offset: with two echoes, any ratio is a
+    decay.
     """
     magnitude, phase = read_series(series)
     clean_magnitude, clean_phase = clean_arrays()
     if magnitude.shape == clean_magnitude.shape:
-        brightest = np.unravel_index(clean_magnitude[..., 0].argmax(), SHAPE)
-        with np.errstate(all='ignore'):
-            magnitude = magnitude * (clean_magnitude[brightest] / magnitude[brightest])
+        magnitude = np.stack([
+            _fitted(one, clean) for one, clean in zip(
+                np.moveaxis(magnitude, -1, 0), np.moveaxis(clean_magnitude, -1, 0), strict=True
+            )
+        ], axis=-1)  # fmt: skip
     turned = np.angle(np.exp(1j * (phase.data - clean_phase)))
     return (
         magnitude.shape == clean_magnitude.shape

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from qsmflow.algorithms import get_method
 from qsmflow.algorithms.field import FieldMap
 from qsmflow.algorithms.field.average import WEIGHTINGS, averaged
 from qsmflow.algorithms.field.lines import nonlinear, weighted
@@ -123,6 +124,23 @@ def test_sequential_drops_an_echo_that_disagrees_and_says_so():
     assert errors[0] < 0.008
     assert np.median(found.field_noise[block]) > 1.3 * np.median(found.field_noise[mask])
     assert np.median(found.residual[block]) > 3 * np.median(found.residual[mask])
+
+
+@pytest.mark.parametrize('method', ['sequential', 'weighted', 'nonlinear', 'averaged'])
+def test_a_voxel_with_a_phase_of_its_own_gets_no_weight(method):
+    te, f0 = np.array([0.004, 0.010, 0.016]), 127.7
+    k = radians_per_ppm(te, f0)
+    x = np.arange(16) / 16
+    field = (0.2 * (x[:, None, None] + x[None, :, None] * x)).astype(np.float32)
+    field[8:, 8:, 8:] += 0.15  # a border, an edge and a corner are no such voxel
+    field[4, 5, 6] += 0.5
+    mask = np.ones(field.shape, bool)
+    fit = get_method('field', method)(field[..., None] * k, None, mask, (1, 1, 1), te=te, f0=f0)
+    others = mask.copy()
+    others[4, 5, 6] = False
+    assert fit.weights[4, 5, 6] < 1e-3
+    assert fit.weights[others].min() > 0.1
+    assert np.mean(fit.weights[others] > 0.99) > 0.999
 
 
 def test_voxels_with_little_signal_get_little_weight_but_some():

@@ -18,6 +18,10 @@ _SMALLEST_NOISE = 1e-4
 # Roughness of the phase of a single echo, in rad, at which a voxel keeps a quarter of its weight.
 # Chosen at 2 mm on the head of seed 3: 0.5 and 1 rad differ little, 0.25 costs contrast.
 ROUGH = 1.0
+# Field, in ppm, by which a voxel may differ from its neighbours along every axis. On the tuning
+# beds at 2 mm, 0.3 % of voxels with a phase of their own then cost nothing (nrmse 53.9 instead of
+# 118 %, as without them), and a haemorrhage loses nothing.
+ALONE = 0.05
 # Voxels whose residuals give the noise to half a percent.
 _NOISE_SAMPLE = 100_000
 
@@ -37,7 +41,7 @@ class FieldMap:
     phase_offset : ndarray of float32
         Phase at echo time zero that the fit found, in rad.
     weights : ndarray of float32
-        Confidence in the field, 0 to 1.
+        Confidence in the field, 0 to 1; next to none where a voxel's field stands alone.
     """
 
     total_field: np.ndarray
@@ -184,8 +188,27 @@ def field_map(data, voxel_size, field, deviation, residual, offset):
         field = _filled(data.voxels, voxel_size, field, valid)
     typical = np.median(deviation[valid]) if valid.any() else np.float32(1)
     weights = np.minimum(1, 2 * typical / deviation) ** 2 * valid
+    weights = weights * _agreement(data.voxels, field)
     lists = (field, deviation, residual, offset, weights)
     return FieldMap(*(data.voxels.scatter(values) for values in lists))
+
+
+def _agreement(voxels, field):
+    """Return 1 where a voxel's field is like that of its neighbours, less where it stands alone.
+
+    What stands out along all three axes is a voxel with a phase of its own; veins, borders and
+    their corners are smooth along one axis at least.
+    """
+    volume = voxels.scatter(field)
+    volume[~voxels.mask] = np.nan
+    least = np.full(volume.shape, np.inf, np.float32)
+    for axis in range(3):
+        middle = tuple(slice(1, -1) if a == axis else slice(None) for a in range(3))
+        second = np.diff(volume, n=2, axis=axis)
+        np.fmin(least[middle], np.abs(second, out=second), out=least[middle])
+    least /= 2
+    alone = voxels.gather(np.where(np.isfinite(least), least, 0)[..., None])[0]
+    return np.minimum(1, (ALONE / np.maximum(alone, ALONE)) ** 4)
 
 
 def _filled(voxels, voxel_size, field, known):

@@ -225,7 +225,10 @@ class Locks:
         """Look after one lock; one that someone deleted is made again."""
         try:
             if _read(path) == self.owner:
-                os.utime(path)  # a file of its own where there are no hard links
+                # A file of its own where there are no hard links. If someone deletes it just now,
+                # the next beat makes it again.
+                with contextlib.suppress(FileNotFoundError):
+                    os.utime(path)
                 return True
             return path not in self._held or _link(self._own[path.parent], path)
         except OSError:

@@ -22,6 +22,9 @@ ROUGH = 1.0
 # beds at 2 mm, 0.3 % of voxels with a phase of their own then cost nothing (nrmse 53.9 instead of
 # 118 %, as without them), and a haemorrhage loses nothing.
 ALONE = 0.05
+# Largest voxel edge, in mm, at which that is judged: neighbours differ by as much of themselves in
+# larger ones: applied at 6 mm, it halved the correlation of a map with the truth.
+ALONE_AT_MOST = 2.0
 # Voxels whose residuals give the noise to half a percent.
 _NOISE_SAMPLE = 100_000
 
@@ -188,7 +191,8 @@ def field_map(data, voxel_size, field, deviation, residual, offset):
         field = _filled(data.voxels, voxel_size, field, valid)
     typical = np.median(deviation[valid]) if valid.any() else np.float32(1)
     weights = np.minimum(1, 2 * typical / deviation) ** 2 * valid
-    weights = weights * _agreement(data.voxels, field)
+    if max(voxel_size) <= ALONE_AT_MOST:
+        weights = weights * _agreement(data.voxels, field)
     lists = (field, deviation, residual, offset, weights)
     return FieldMap(*(data.voxels.scatter(values) for values in lists))
 

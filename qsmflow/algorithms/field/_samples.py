@@ -19,11 +19,11 @@ _SMALLEST_NOISE = 1e-4
 # Chosen at 2 mm on the head of seed 3: 0.5 and 1 rad differ little, 0.25 costs contrast.
 ROUGH = 1.0
 # Field, in ppm, by which a voxel may differ from its neighbours along every axis. On the tuning
-# beds at 2 mm, 0.3 % of voxels with a phase of their own then cost nothing (nrmse 53.9 instead of
+# beds at 2 mm, 0.2 % of voxels with a phase of their own then cost nothing (nrmse 53.9 instead of
 # 118 %, as without them), and a haemorrhage loses nothing.
 ALONE = 0.05
-# Largest voxel edge, in mm, at which that is judged: neighbours differ by as much of themselves in
-# larger ones: applied at 6 mm, it halved the correlation of a map with the truth.
+# Largest voxel edge, in mm, at which that is judged: in larger ones neighbours differ by as much
+# of themselves. Applied at 6 mm, it halved the correlation of a map with the truth.
 ALONE_AT_MOST = 2.0
 # Voxels whose residuals give the noise to half a percent.
 _NOISE_SAMPLE = 100_000

@@ -69,8 +69,9 @@ def sequential(unwrapped_phase, magnitude, mask, voxel_size, *, te, f0, sigma=4.
     -------
     FieldMap
         Zero outside ``mask``; the mean of the field is left in. ``weights`` is
-        :math:`\min(1, 2\,\mathrm{median}(\sigma_f)/\sigma_f)^2`. Voxels without any signal or
-        phase get the field of their neighbours and weight 0.
+        :math:`\min(1, 2\,\mathrm{median}(\sigma_f)/\sigma_f)^2`, and less in a small
+        voxel whose field stands alone. Voxels without any signal or phase get the field of their
+        neighbours and weight 0.
 
     Raises
     ------

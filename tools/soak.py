@@ -57,7 +57,7 @@ def make_dataset(folder: Path, count: int, voxel: float) -> Path:
 
 def family(pid: int) -> list[int]:
     """Return the processes that a process has started, and those that they have."""
-    from qsmflow.cli.signals import descendants
+    from qsmflow.cli.system import descendants
 
     return descendants(pid)
 

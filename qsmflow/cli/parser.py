@@ -7,6 +7,7 @@ import uuid
 from datetime import datetime
 from pathlib import Path
 
+from qsmflow.cli.hints import option_hint
 from qsmflow.cli.options import STAGE_OPTIONS, build_parser
 from qsmflow.settings import Settings, SettingsError, nearest, read_toml, without_preset
 
@@ -146,7 +147,7 @@ def _report_unknown(parser, unknown) -> None:
     known = [name for name in known if '_' not in name]
     flags = [text.partition('=')[0] for text in unknown if text.startswith('-')]
     if flags:
-        parser.error(f'there is no option {flags[0]}.{nearest(flags[0], known)}')
+        parser.error(f'there is no option {flags[0]}.{option_hint(flags[0], known)}')
     parser.error(f'unexpected {" ".join(unknown)!r}: three positional arguments are expected')
 
 

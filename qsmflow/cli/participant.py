@@ -64,7 +64,6 @@ def run(settings: Settings) -> int:
 
 def _run(settings: Settings, ledger: Ledger) -> int:
     """Read and check the dataset, tell the plan, and carry it out."""
-    from qsmflow.bids import collect
     from qsmflow.bids.companions import require_masks
     from qsmflow.bids.orientations import with_orientations
     from qsmflow.cli import plan, texts
@@ -72,7 +71,7 @@ def _run(settings: Settings, ledger: Ledger) -> int:
 
     ledger.phase = 'reading the dataset'
     with plan.refusals_told(settings):
-        collection = collect(**_selection(settings))
+        collection = plan.collected(settings)
     if settings.reconstruction.mask == 'derivatives':
         collection = require_masks(collection)
     if settings.reconstruction.cosmos:
@@ -193,31 +192,6 @@ def _require_bipolar(series) -> None:
             untested_reason('on', list(item.te), list(item.echo_numbers))
         except ValueError as error:
             raise SettingsError(f'argument --bipolar: {item.name}: {error}') from error
-
-
-def _selection(settings: Settings) -> dict:
-    """Return the arguments of ``collect``."""
-    from qsmflow.bids.filters import read_filter_file
-
-    bids, recon = settings.bids, settings.reconstruction
-    filter_file = bids.bids_filter_file
-    return {
-        'bids_dir': bids.bids_dir,
-        'participant_label': list(bids.participant_label) or None,
-        'session_label': list(bids.session_label) or None,
-        'acq_label': list(bids.acq_label) or None,
-        'run_label': list(bids.run_label) or None,
-        'bids_filter': read_filter_file(filter_file) if filter_file else None,
-        'database_dir': bids.bids_database_dir,
-        'phase_scale': recon.phase_scale,
-        'field_strength': recon.field_strength,
-        'b0_dir': recon.b0_vector,
-        'echoes': list(recon.echoes) or None,
-        'volume_index': recon.volume_index,
-        'force': list(recon.force),
-        'need_description': not bids.skip_bids_validation,
-        'derivatives': dict(bids.derivatives),
-    }
 
 
 def _start_output(settings: Settings, series) -> Path:

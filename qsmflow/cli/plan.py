@@ -1,4 +1,4 @@
-"""What is checked with the settings at hand, and how the plan is shown: tables or JSON."""
+"""What is read and checked with the settings at hand, and how the plan is shown."""
 
 import dataclasses
 import json
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from qsmflow import bids
 from qsmflow.bids import (
     Collection,
     DatasetError,
@@ -17,8 +18,48 @@ from qsmflow.bids import (
     render_plan,
 )
 from qsmflow.bids.checks_mask import with_mask
+from qsmflow.bids.filters import read_filter_file
 from qsmflow.files import completed
 from qsmflow.settings import Settings
+
+
+def collected(settings: Settings) -> Collection:
+    """Read the dataset and check what the settings select of it.
+
+    Parameters
+    ----------
+    settings : Settings
+        Settings of the run.
+
+    Returns
+    -------
+    Collection
+        Checked by what the dataset and its files tell; see :func:`checked`.
+
+    Raises
+    ------
+    DatasetError
+        If nothing can start: a wrong request, or a dataset without gradient-echo data.
+    """
+    given, recon = settings.bids, settings.reconstruction
+    queries = given.bids_filter_file
+    return bids.collect(
+        bids_dir=given.bids_dir,
+        participant_label=list(given.participant_label) or None,
+        session_label=list(given.session_label) or None,
+        acq_label=list(given.acq_label) or None,
+        run_label=list(given.run_label) or None,
+        bids_filter=read_filter_file(queries) if queries else None,
+        database_dir=given.bids_database_dir,
+        phase_scale=recon.phase_scale,
+        field_strength=recon.field_strength,
+        b0_dir=recon.b0_vector,
+        echoes=list(recon.echoes) or None,
+        volume_index=recon.volume_index,
+        force=list(recon.force),
+        need_description=not given.skip_bids_validation,
+        derivatives=dict(given.derivatives),
+    )
 
 
 def checked(collection: Collection, settings: Settings) -> Collection:

@@ -16,9 +16,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from qsmflow.cli.progress import say
+from qsmflow.cli.system import descendants, kill
 
 #: Seconds that a tidy end may take. Schedulers kill soon after they terminate.
 GRACE = 2.0
@@ -116,8 +116,7 @@ def _leave(code: int, why: str) -> None:
     """End this process and all that it started, now."""
     try:
         for pid in descendants(os.getpid()):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            kill(pid)
         for speak in reversed(_LAST_WORDS):
             with contextlib.suppress(Exception):
                 speak('interrupted')
@@ -131,24 +130,3 @@ def _leave(code: int, why: str) -> None:
         sys.stderr.flush()
     finally:
         os._exit(code)
-
-
-def descendants(pid: int) -> list[int]:
-    """Return the processes that a process has started, and those that they have.
-
-    Examples
-    --------
-    >>> os.getpid() in descendants(os.getppid())
-    True
-    """
-    children: dict[int, list[int]] = {}
-    for folder in Path('/proc').glob('[0-9]*'):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            parent = int((folder / 'stat').read_text().rpartition(')')[2].split()[1])
-            children.setdefault(parent, []).append(int(folder.name))
-    found, queue = [], [pid]
-    while queue:
-        own = children.get(queue.pop(), [])
-        found += own
-        queue += own
-    return found

@@ -219,13 +219,12 @@ def needed_mb(settings: Settings, labels: list[str]) -> int:
     ValueError
         If the largest acquisitions cannot be processed.
     """
-    from qsmflow.bids import collect
-    from qsmflow.cli.participant import _selection
+    from qsmflow.cli.plan import collected
     from qsmflow.workflows import init_qsmflow_wf
 
     for label in by_size(settings.bids.bids_dir, labels)[:3]:
         bids = replace(settings.bids, participant_label=(label,))
-        series = collect(**_selection(replace(settings, bids=bids))).series
+        series = collected(replace(settings, bids=bids)).series
         if series:
             out_dir = settings.bids.output_dir
             workflow = init_qsmflow_wf(series=series, settings=settings, out_dir=out_dir)

@@ -5,7 +5,6 @@ be sent back, and for whatever its workers compute when the run is interrupted.
 """
 
 import contextlib
-import errno
 import faulthandler
 import gc
 import logging
@@ -31,12 +30,9 @@ from nipype.pipeline.plugins import MultiProcPlugin
 from qsmflow.bids.findings import Finding
 from qsmflow.cli import progress
 from qsmflow.cli.signals import last_words, raise_again
+from qsmflow.cli.system import disk_problem, exists, how_ended, kill, resident_bytes
 
 _LOGGER = logging.getLogger('qsmflow.cli')
-#: Errors that every other step would meet too: the disk, not the step, is at fault.
-_FULL = {errno.ENOSPC: 'is full', errno.EDQUOT: 'has no quota left', errno.EROFS: 'is read-only'}
-#: Less than this is no space, in bytes.
-_NO_SPACE = 1 << 20
 _RESUME = 'and start the same command again: finished steps are not repeated.'
 
 
@@ -157,10 +153,10 @@ class SafeMultiProcPlugin(MultiProcPlugin):
         for worker in workers:
             # Not terminate(): what they were writing has no final name yet.
             if worker.pid:
-                _kill(worker.pid)
+                kill(worker.pid)
         self.pool.shutdown(wait=False, cancel_futures=True)
         deadline = time.monotonic() + 1
-        while any(_exists(pid) for pid in self.ended) and time.monotonic() < deadline:
+        while any(exists(pid) for pid in self.ended) and time.monotonic() < deadline:
             time.sleep(0.02)
 
     def _generate_dependency_list(self, graph):
@@ -245,7 +241,7 @@ class SafeMultiProcPlugin(MultiProcPlugin):
             return
         self._sampled = time.monotonic()
         for pid in list(self._workers):
-            if found := _resident_bytes(pid):
+            if found := resident_bytes(pid):
                 self._resident[pid] = found
 
     def _killed(self) -> WorkerKilledError:
@@ -266,7 +262,7 @@ class SafeMultiProcPlugin(MultiProcPlugin):
         if not nodes:
             running = [self.procs[i].fullname for i, on in enumerate(self.proc_pending) if on]
             nodes = running
-            how = ' and '.join(dict.fromkeys(map(_how, dead.values()))) or 'was killed'
+            how = ' and '.join(dict.fromkeys(map(how_ended, dead.values()))) or 'was killed'
             steps = ', '.join(map(_step, running)) or 'no step'
             details = [f'a worker {how}; there ran {steps}']
         finding = Finding(
@@ -284,43 +280,8 @@ class SafeMultiProcPlugin(MultiProcPlugin):
         if planned:
             facts.append(f'{planned[0]:.2f} GB were planned for it')
         facts.append(f'the run may use {self.memory_gb:.2f} GB')
-        return (
-            f'a worker was killed: the process of {_step(name)} {_how(code)} ({", ".join(facts)})'
-        )
-
-
-def disk_problem(text: str, folders: Iterable[str | os.PathLike] = ()) -> str:
-    """Say what is wrong with a disk, if that is what an error is about.
-
-    Parameters
-    ----------
-    text : str
-        Message or traceback.
-    folders : iterable of path-like, optional
-        Folders that the run writes to.
-
-    Returns
-    -------
-    str
-        Empty if the disk is not at fault.
-
-    Examples
-    --------
-    >>> disk_problem('OSError: [Errno 122] Disk quota exceeded')
-    'the disk has no quota left'
-    >>> disk_problem('ValueError: no brain')
-    ''
-    """
-    folders = [Path(folder) for folder in folders]
-    empty = [str(folder) for folder in folders if _free_bytes(folder) < _NO_SPACE]
-    if empty:
-        return f'the disk of {" and of ".join(empty)} is full'
-    codes = {int(code) for code in re.findall(r'\[Errno (\d+)\]', text)}
-    found = next((code for code in _FULL if code in codes), None)
-    if found is None:
-        return ''
-    where = ' or of '.join(map(str, folders))
-    return f'the disk{f" of {where}" if where else ""} {_FULL[found]}'
+        ended = f'the process of {_step(name)} {how_ended(code)}'
+        return f'a worker was killed: {ended} ({", ".join(facts)})'
 
 
 def last_error(text: str) -> str:
@@ -419,42 +380,3 @@ def quiet_nipype(level: int) -> None:
     """Set the level of nipype's loggers."""
     for name in ('nipype.workflow', 'nipype.interface', 'nipype.utils'):
         logging.getLogger(name).setLevel(level)
-
-
-def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-
-
-def _exists(pid: int) -> bool:
-    """Tell whether a process is there and not a zombie."""
-    try:
-        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
-    except OSError:
-        return False
-
-
-def _resident_bytes(pid: int) -> int:
-    try:
-        return int(Path(f'/proc/{pid}/statm').read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE')
-    except (OSError, ValueError, IndexError):
-        return 0
-
-
-def _free_bytes(folder: Path) -> int:
-    try:
-        found = os.statvfs(folder)
-    except OSError:
-        return _NO_SPACE
-    return found.f_bavail * found.f_frsize
-
-
-def _how(code: int) -> str:
-    return f'was killed by {_signal_name(-code)}' if code < 0 else f'ended with code {code}'
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f'signal {number}'

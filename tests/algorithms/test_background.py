@@ -52,7 +52,8 @@ def transforms(monkeypatch):
             counts[name] += 1
             return plain(*args)
 
-        monkeypatch.setattr(ops, name, counted)
+        for module in (ops, ops.fourier):  # callers of ours, and operators that transform
+            monkeypatch.setattr(module, name, counted)
     return counts
 
 

@@ -1,4 +1,4 @@
-"""What stands on the command line wins over the settings file: for every setting there is."""
+"""Settings files: the command line wins over them, they repeat a run, and some cannot be used."""
 
 import dataclasses
 
@@ -6,6 +6,7 @@ import pytest
 
 from qsmflow.cli.parser import parse_args
 from qsmflow.settings import Settings
+from tests.cli.usage import refuse
 
 #: Setting -> TOML of the file, what it gives; options, what they give. ``@`` is an existing file,
 #: ``%`` an existing folder. Positional arguments are always on the command line.
@@ -130,3 +131,63 @@ def test_command_line_wins(tmp_path, place, name):
     if in_file is not None:
         assert parsed() == in_file, 'the file wins over the default'
     assert parsed(*options) == wins
+
+
+def test_command_line_wins_over_file(folders, tmp_path):
+    config = tmp_path / 'config.toml'
+    config.write_text(
+        '[reconstruction]\ninversion = "rts"\nbackground = "vsharp"\n'
+        '[reconstruction.params.inversion]\nmax_iter = 5\ndelta = 0.2\n'
+        '[resources]\nnprocs = 8\nomp_nthreads = 8\n'
+        '[execution]\nrun_uuid = "old"\nrandom_seed = 3\n'
+    )
+    options = ['--inversion', 'tkd', '--nprocs', '1', '--inversion-param', 'max_iter=9']
+    settings = parse_args([*folders, '--config-file', str(config), *options])
+    assert settings.reconstruction.inversion == 'tkd'
+    assert settings.reconstruction.background == 'vsharp'
+    assert settings.reconstruction.params == {'inversion': {'max_iter': 9, 'delta': 0.2}}
+    assert settings.resources.omp_nthreads == 1
+    assert settings.execution.random_seed == 3
+    assert settings.execution.run_uuid != 'old'
+
+
+def test_effective_file_repeats_a_run(folders, tmp_path):
+    options = ['--participant-label', '01', '--echoes', '1-3', '--unwrap-param', 'template=1']
+    first = parse_args([*folders, *options])
+    config = tmp_path / 'effective.toml'
+    config.write_text(first.to_toml(), encoding='utf-8')
+    again = parse_args([*folders, '--config-file', str(config)])
+    assert again.execution.run_uuid != first.execution.run_uuid
+    same_run = dataclasses.replace(again.execution, run_uuid=first.execution.run_uuid)
+    assert dataclasses.replace(again, execution=same_run) == first
+
+
+# --- configuration files that cannot be used ---
+
+
+@pytest.mark.parametrize(
+    ('text', 'word'), [('[resources]\nnproc = 1', "'nprocs'"), ('x = ', 'TOML'), ('\xff', 'utf-8')]
+)
+def test_bad_file(folders, tmp_path, capsys, text, word):
+    config = tmp_path / 'config.toml'
+    config.write_text(text, encoding='latin-1')
+    message = refuse(capsys, [*folders, '--config-file', str(config)])
+    assert '--config-file' in message
+    assert word in message
+
+
+@pytest.mark.parametrize(
+    ('text', 'option'),
+    [
+        ('[reconstruction]\nmask = "/no/such.nii"', '--mask'),
+        ('[execution]\nplugin_file = "/no/such.yml"', '--use-plugin'),
+        ('[bids.derivatives]\nfmriprep = "/no/such"', '--derivatives'),
+        ('[bids]\nbids_filter_file = "/no/such.json"', '--bids-filter-file'),
+    ],
+)
+def test_file_that_names_what_is_not_there(folders, tmp_path, capsys, text, option):
+    config = tmp_path / 'config.toml'
+    config.write_text(text)
+    message = refuse(capsys, [*folders, '--config-file', str(config)])
+    assert option in message
+    assert '/no/such' in message

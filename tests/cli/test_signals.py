@@ -1,7 +1,6 @@
 """SIGTERM and SIGINT end the program soon, whatever it is doing, and it says so."""
 
 import csv
-import os
 import signal
 import subprocess
 import sys
@@ -155,20 +154,3 @@ def test_ignored_signals_stay_ignored():
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert done.stdout == 'alive\n'
-
-
-def test_descendants():
-    from qsmflow.cli.signals import descendants
-
-    code = 'import subprocess, sys; subprocess.run(["sleep", "60"])'
-    process = subprocess.Popen([sys.executable, '-c', code])
-    try:
-        deadline = time.monotonic() + 20
-        while len(descendants(process.pid)) < 1 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        (child,) = descendants(process.pid)
-        assert {process.pid, child} <= set(descendants(os.getpid()))
-        os.kill(child, signal.SIGKILL)
-    finally:
-        process.kill()
-        process.wait()

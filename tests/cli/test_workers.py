@@ -187,21 +187,6 @@ def test_full_disk_ends_the_run(run, tmp_path):
     assert 'Make room' in text
 
 
-@pytest.mark.parametrize(
-    ('text', 'found'),
-    [
-        ('OSError: [Errno 28] No space left on device', 'is full'),
-        ('OSError: [Errno 122] Disk quota exceeded', 'has no quota left'),
-        ('OSError: [Errno 30] Read-only file system', 'is read-only'),
-        ('PermissionError: [Errno 13] Permission denied', None),
-        ('ValueError: 28 values', None),
-    ],
-)
-def test_errors_of_the_disk_are_known(text, found, tmp_path):
-    problem = workers.disk_problem(text, [tmp_path])
-    assert problem == (f'the disk of {tmp_path} {found}' if found else '')
-
-
 def test_own_state_is_removed(run, tmp_path, monkeypatch):
     monkeypatch.setattr('tempfile.tempdir', str(tmp_path / 'tmp'))
     (tmp_path / 'tmp').mkdir()

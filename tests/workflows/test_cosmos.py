@@ -12,7 +12,7 @@ from qsmflow.bids.orientations import orientation_groups
 from qsmflow.cli.execution import NodeFailure
 from qsmflow.cli.participant import _cosmos_outcome
 from qsmflow.settings import ReconstructionSettings, ResourceSettings, Settings
-from tests.workflows.test_builders import RUNS, SERIES, WITH_COSMOS
+from tests.workflows.graphs import RUNS, SERIES, WITH_COSMOS
 
 PART = 'sub_01_desc_cosmos_wf'
 

@@ -11,7 +11,7 @@ from qsmflow.bids.series import KEPT_ENTITIES
 from qsmflow.interfaces.bids import DerivativesSink
 from qsmflow.settings import OutputSettings, Settings
 from qsmflow.workflows.base import init_subject_wf
-from tests.workflows.test_builders import SERIES
+from tests.workflows.graphs import SERIES
 
 LABELS = {
     'ses': 'pre', 'task': 'rest', 'acq': 'x', 'ce': 'gad', 'rec': 'y', 'run': '02', 'chunk': '1',

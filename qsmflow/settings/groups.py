@@ -1,23 +1,12 @@
-"""Everything that a run can be told, as one immutable value.
-
-:class:`Settings` is built once, from defaults, an optional TOML file and the command line, and is
-passed on from there. Nothing in the package reads settings from a module. The file that
-:meth:`Settings.to_toml` writes beside the results gives the same value back.
-
-This module imports nothing heavy: the command line is built from it.
-"""
+"""The groups of settings, with what each may hold."""
 
 import dataclasses
-import difflib
 import re
-import tomllib
-import types
-import typing
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 
 from qsmflow import resources
 from qsmflow.algorithms.catalog import PRESETS, STAGES, Preset
+from qsmflow.settings.checks import SettingsError, parse_b0_dir, require_one_of
 
 ANALYSIS_LEVELS = ('participant', 'group')
 MASK_METHODS = ('registration', 'deepbet')
@@ -30,22 +19,8 @@ BIPOLAR_MODES = ('auto', 'on', 'off')
 #: What can be insisted on although a check of the input speaks against it.
 FORCE_FILTERED, FORCE_R2STAR = 'filtered-phase', 'r2star-only'
 FORCES = (FORCE_FILTERED, FORCE_R2STAR)
-#: Directions of the main field that have a name, in array axes.
-B0_AXES = {'x': (1.0, 0.0, 0.0), 'y': (0.0, 1.0, 0.0), 'z': (0.0, 0.0, 1.0)}
 #: Beyond this, threads wait for memory rather than compute.
 MAX_OMP_NTHREADS = 8
-
-
-class SettingsError(ValueError):
-    """A setting has an unknown name, a wrong type or a value out of range.
-
-    Attributes
-    ----------
-    exit_code : int
-        Exit status of the command line: 2, a usage error.
-    """
-
-    exit_code = 2
 
 
 @dataclass(frozen=True)
@@ -85,7 +60,7 @@ class BIDSSettings:
 
     def __post_init__(self):
         """Check the analysis level."""
-        _one_of('bids.analysis_level', self.analysis_level, ANALYSIS_LEVELS)
+        require_one_of('bids.analysis_level', self.analysis_level, ANALYSIS_LEVELS)
 
 
 @dataclass(frozen=True)
@@ -164,16 +139,16 @@ class ReconstructionSettings:
 
     def __post_init__(self):
         """Check every choice and range, and take from the preset what is not given."""
-        _one_of('reconstruction.preset', self.preset, PRESETS)
+        require_one_of('reconstruction.preset', self.preset, PRESETS)
         self._take_methods(PRESETS[self.preset])
         for stage, methods in STAGES.items():
-            _one_of(f'reconstruction.{stage}', getattr(self, stage), methods)
-        _one_of('reconstruction.phase_sign', self.phase_sign, PHASE_SIGNS)
-        _one_of('reconstruction.bipolar', self.bipolar, BIPOLAR_MODES)
-        _one_of('reconstruction.mask_method', self.mask_method, MASK_METHODS)
-        _one_of('reconstruction.reference', self.reference, REFERENCE_REGIONS)
+            require_one_of(f'reconstruction.{stage}', getattr(self, stage), methods)
+        require_one_of('reconstruction.phase_sign', self.phase_sign, PHASE_SIGNS)
+        require_one_of('reconstruction.bipolar', self.bipolar, BIPOLAR_MODES)
+        require_one_of('reconstruction.mask_method', self.mask_method, MASK_METHODS)
+        require_one_of('reconstruction.reference', self.reference, REFERENCE_REGIONS)
         for stage in self.params:
-            _one_of('reconstruction.params', stage, STAGES)
+            require_one_of('reconstruction.params', stage, STAGES)
         self._take_params(PRESETS[self.preset])
         if any(echo < 1 for echo in self.echoes):
             raise SettingsError(
@@ -184,7 +159,7 @@ class ReconstructionSettings:
                 f'reconstruction.volume_index counts volumes from 0; got {self.volume_index}.'
             )
         for name in self.force:
-            _one_of('reconstruction.force', name, FORCES)
+            require_one_of('reconstruction.force', name, FORCES)
         self._check_bipolar()
         self._check_strategy()
         if self.field_strength is not None and not 0 < self.field_strength <= 25:
@@ -263,9 +238,9 @@ class OutputSettings:
     def __post_init__(self):
         """Check spaces, level and layout."""
         for space in self.output_spaces:
-            _one_of('outputs.output_spaces', space, OUTPUT_SPACES)
-        _one_of('outputs.level', self.level, OUTPUT_LEVELS)
-        _one_of('outputs.output_layout', self.output_layout, OUTPUT_LAYOUTS)
+            require_one_of('outputs.output_spaces', space, OUTPUT_SPACES)
+        require_one_of('outputs.level', self.level, OUTPUT_LEVELS)
+        require_one_of('outputs.output_layout', self.output_layout, OUTPUT_LAYOUTS)
 
 
 @dataclass(frozen=True)
@@ -388,262 +363,7 @@ class ExecutionSettings:
             )
 
 
-@dataclass(frozen=True)
-class Settings:
-    """All settings of a run.
-
-    Examples
-    --------
-    >>> settings = Settings()
-    >>> settings.reconstruction.inversion
-    'tv'
-    >>> Settings.from_toml(settings.to_toml()) == settings
-    True
-    """
-
-    bids: BIDSSettings = dataclasses.field(default_factory=BIDSSettings)
-    reconstruction: ReconstructionSettings = dataclasses.field(
-        default_factory=ReconstructionSettings
-    )
-    outputs: OutputSettings = dataclasses.field(default_factory=OutputSettings)
-    resources: ResourceSettings = dataclasses.field(default_factory=ResourceSettings)
-    execution: ExecutionSettings = dataclasses.field(default_factory=ExecutionSettings)
-
-    def to_dict(self) -> dict[str, dict]:
-        """Return the settings as nested dicts of TOML types, without those that are None."""
-        return {
-            group.name: {
-                item.name: _plain(value)
-                for item in fields(getattr(self, group.name))
-                if (value := getattr(getattr(self, group.name), item.name)) is not None
-            }
-            for group in fields(self)
-        }
-
-    def to_toml(self) -> str:
-        """Return the settings as TOML text.
-
-        Returns
-        -------
-        str
-            Text from which :meth:`from_toml` builds an equal value.
-        """
-        import tomli_w
-
-        return tomli_w.dumps(self.to_dict())
-
-    @classmethod
-    def from_dict(cls, values: dict[str, dict]) -> 'Settings':
-        """Build settings from nested dicts; what is missing gets its default.
-
-        Parameters
-        ----------
-        values : dict
-            Groups of settings, as in the TOML file.
-
-        Returns
-        -------
-        Settings
-
-        Raises
-        ------
-        SettingsError
-            If a name is unknown (the message proposes the nearest one), a type is wrong, or a
-            value is not allowed.
-        """
-        groups = {}
-        for name, content in values.items():
-            _known(name, [item.name for item in fields(cls)], where='the settings')
-            if not isinstance(content, dict):
-                raise SettingsError(
-                    f'{name} is a group of settings: write it as a [{name}] table.'
-                )
-            groups[name] = _GROUPS[name](**_typed(_GROUPS[name], content, name))
-        return cls(**groups)
-
-    @classmethod
-    def from_toml(cls, text: str) -> 'Settings':
-        """Build settings from TOML text; see :meth:`from_dict`."""
-        return cls.from_dict(read_toml(text))
-
-
-_GROUPS: dict[str, type] = {
-    'bids': BIDSSettings,
-    'reconstruction': ReconstructionSettings,
-    'outputs': OutputSettings,
-    'resources': ResourceSettings,
-    'execution': ExecutionSettings,
-}
-
-
-def read_toml(text: str) -> dict:
-    """Parse TOML text.
-
-    Raises
-    ------
-    SettingsError
-        If the text is not TOML; the message has the line.
-    """
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f'this is not valid TOML: {error}.') from error
-
-
-def without_preset(content: dict) -> dict:
-    """Return a table of reconstruction settings without what its own preset gives.
-
-    Effective settings, as a run writes them, hold the methods and parameters of their preset. When
-    another preset or another method is laid over them, these must not pass for given ones.
-
-    Parameters
-    ----------
-    content : dict
-        The ``[reconstruction]`` table of a settings file, already checked.
-
-    Returns
-    -------
-    dict
-        The same table if it names no preset; else a smaller one for the same settings.
-
-    Examples
-    --------
-    >>> params = {'inversion': {'max_iter': 15}}
-    >>> without_preset({'preset': 'default', 'inversion': 'tv', 'params': params})
-    {'preset': 'default', 'params': {'inversion': {'max_iter': 15}}}
-    """
-    if 'preset' not in content:
-        return content
-    preset = PRESETS[content['preset']]
-    rest = {
-        name: value
-        for name, value in content.items()
-        if name not in STAGES or value != preset.method(name)
-    }
-    if 'params' in content:
-        rest['params'] = {
-            stage: own if stage in rest else _difference(own, preset.params.get(stage, {}))
-            for stage, own in content['params'].items()
-        }
-    return rest
-
-
-def _difference(own: dict, base: dict) -> dict:
-    """Return the entries of ``own`` that ``base`` does not have with the same value."""
-    return {
-        key: value for key, value in own.items() if key not in base or _frozen(value) != base[key]
-    }
-
-
-def parse_b0_dir(text: str) -> tuple[float, float, float] | None:
-    """Return the unit vector that a direction of the main field stands for.
-
-    Parameters
-    ----------
-    text : str
-        ``'affine'``, ``'x'``, ``'y'``, ``'z'``, or three comma-separated numbers.
-
-    Returns
-    -------
-    tuple of float or None
-        Unit vector in array axes; ``None`` for ``'affine'``.
-
-    Raises
-    ------
-    SettingsError
-        If the text is none of these, or the vector has no length.
-
-    Examples
-    --------
-    >>> parse_b0_dir('0,0,2')
-    (0.0, 0.0, 1.0)
-    """
-    if text == 'affine':
-        return None
-    if text in B0_AXES:
-        return B0_AXES[text]
-    try:
-        vector = tuple(float(part) for part in text.split(','))
-    except ValueError:
-        vector = ()
-    length = sum(component**2 for component in vector) ** 0.5
-    if len(vector) != 3 or not 0 < length < float('inf'):
-        raise SettingsError(
-            "the direction of the main field is 'affine', 'x', 'y', 'z' or three numbers such as "
-            f"'0,0.1,0.99'; got {text!r}."
-        )
-    return tuple(component / length for component in vector)
-
-
-def nearest(name: str, known: typing.Iterable[str]) -> str:
-    """Return a hint at the known name that is most like ``name``, or at all of them.
-
-    Examples
-    --------
-    >>> nearest('inversoin', ['inversion', 'field'])
-    " Did you mean 'inversion'?"
-    """
-    known = list(known)
-    close = difflib.get_close_matches(str(name), known, n=1)
-    return f' Did you mean {close[0]!r}?' if close else f' Known: {", ".join(known)}.'
-
-
 def _local_inversion() -> str:
     """Return the first inversion that takes the local field."""
     methods = STAGES['inversion'].values()
     return next(method.name for method in methods if method.takes == 'local_field')
-
-
-def _known(name: str, known: list[str], where: str) -> None:
-    if name not in known:
-        raise SettingsError(f'{name!r} is not part of {where}.{nearest(name, known)}')
-
-
-def _one_of(name: str, value: str, choices: typing.Iterable[str]) -> None:
-    if value not in choices:
-        raise SettingsError(f'{name} cannot be {value!r}.{nearest(value, choices)}')
-
-
-def _typed(kind: type, content: dict, group: str) -> dict:
-    """Check names and types of one group of settings, and turn lists into tuples."""
-    hints = typing.get_type_hints(kind)
-    for name in content:
-        _known(name, list(hints), where=f'[{group}]')
-    return {name: _cast(value, hints[name], f'{group}.{name}') for name, value in content.items()}
-
-
-def _cast(value, hint, name: str):
-    """Return ``value`` as the annotated type, or say what was expected."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        hint = next(argument for argument in arguments if argument is not type(None))
-        return None if value is None else _cast(value, hint, name)
-    if hint is object:
-        return _frozen(value)
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise SettingsError(f'{name} must be a list; got {value!r}.')
-        return tuple(_cast(item, arguments[0], name) for item in value)
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise SettingsError(f'{name} must be a table; got {value!r}.')
-        return {key: _cast(item, arguments[1], f'{name}.{key}') for key, item in value.items()}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise SettingsError(f'{name} must be of type {hint.__name__}; got {value!r}.')
-    return value
-
-
-def _frozen(value):
-    """Turn lists into tuples, so that what is read back equals what was written."""
-    return tuple(_frozen(item) for item in value) if isinstance(value, (list, tuple)) else value
-
-
-def _plain(value):
-    """Turn tuples into lists and paths into text, for TOML."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value

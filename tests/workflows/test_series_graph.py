@@ -1,0 +1,117 @@
+"""What series, settings and derivatives make of the graph of a run."""
+
+from dataclasses import replace
+
+from nipype.pipeline.engine.utils import generate_expanded_graph
+
+from qsmflow import workflows
+from tests.workflows.graphs import (
+    MASK_ONLY,
+    NO_MASK,
+    OUT,
+    RAW,
+    READY,
+    SERIES,
+    TE,
+    real_nodes,
+    settings,
+)
+
+
+def test_direction_of_the_field_reaches_all_that_need_it():
+    _, nodes = real_nodes(workflows.init_reconstruction_wf(te=TE, f0=1.0, b0_dir=(0.0, 1.0, 0.0)))
+    directed = [n for n in nodes if 'b0_dir' in n.inputs.copyable_trait_names()]
+    assert len(directed) == 3
+    assert all(n.inputs.b0_dir == (0.0, 1.0, 0.0) for n in directed)
+
+
+def test_relative_paths_are_made_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ('mask.nii', 'mine_dseg.nii'):
+        (tmp_path / name).touch()
+    (tmp_path / 'mine_dseg.tsv').write_text('index\tname\n1\tbox\n')
+    brain = workflows.init_brain_mask_wf(te=TE, mask_file='mask.nii')
+    assert brain.get_node('refine').inputs.mask == str(tmp_path / 'mask.nii')
+    table = workflows.init_atlas_table_wf(atlas='mine_dseg.nii', **OUT)
+    assert table.get_node('measure').inputs.atlas == str(tmp_path / 'mine_dseg.nii')
+    assert table.get_node('labels_wf.warp').inputs.in_file == str(tmp_path / 'mine_dseg.nii')
+    t1w = workflows.init_t1w_wf(t1w='sub-01_T1w.nii.gz', out_dir='out', bids_dir='.')
+    assert t1w.get_node('inputnode').inputs.t1w == str(tmp_path / 'sub-01_T1w.nii.gz')
+
+
+def test_run_has_one_workflow_for_each_subject_and_one_for_each_t1w():
+    other = replace(SERIES, subject='02', entities=(('sub', '02'),), t1w=None)
+    second = replace(SERIES, entities=(('sub', '01'), ('run', '2')))
+    workflow = workflows.init_qsmflow_wf(
+        series=[SERIES, second, other], settings=settings(), out_dir='/nowhere/out'
+    )
+    names = workflow.list_node_names()
+    extractions = [name for name in names if name.endswith('t1w_0_wf.extract')]
+    assert extractions == ['sub_01_wf.t1w_0_wf.extract']
+    assert 'sub_01_wf.sub_01_run_2_wf.anatomy_wf.register' in names
+    assert 'sub_02_wf.sub_02_wf.reconstruction_wf.field_mapping_wf.fit' in names
+    paths = [n.inputs.path for n in real_nodes(workflow)[1] if hasattr(n.inputs, 'path')]
+    assert len(paths) == len(set(paths)) > 50
+
+
+def test_what_a_preset_gives_is_used_and_recorded():
+    chosen = settings(recon={'preset': 'fast'}, atlas=())
+    workflow = workflows.init_series_wf(series=SERIES, settings=chosen, out_dir='/nowhere/out')
+    recon = chosen.reconstruction
+    nodes = {node.name: node.inputs for node in real_nodes(workflow)[1]}
+    given = recon.params['inversion']
+    assert given
+    assert nodes['invert'].method == recon.inversion
+    assert nodes['invert'].params == given
+    recorded = nodes['ds_chimap'].metadata['DipoleInversion']
+    assert recorded['Method'] == recon.inversion
+    assert given.items() <= recorded['Parameters'].items()
+
+
+def test_without_tables_and_spaces_nothing_is_registered():
+    workflow = workflows.init_series_wf(
+        series=SERIES, settings=settings(atlas=()), out_dir='/nowhere/out'
+    )
+    assert not [name for name in workflow.list_node_names() if 'anatomy' in name]
+
+
+def test_phase_only_series_builds_without_magnitude():
+    workflow = workflows.init_subject_wf(
+        series=[replace(SERIES, magnitude=())], settings=settings(), out_dir='/nowhere/out'
+    )
+    names = workflow.list_node_names()
+    assert not [n for n in names if 'relaxometry' in n or 'anatomy' in n or 'magnitude' in n]
+    assert 'where the phase is coherent' in workflow.visit_desc()
+
+
+def test_t1w_image_reaches_its_stages_when_the_graph_is_made_ready(tmp_path):
+    image = tmp_path / 'sub-01_T1w.nii.gz'
+    image.touch()
+    workflow = workflows.init_t1w_wf(t1w=str(image), out_dir='/nowhere/out', bids_dir=RAW)
+    ready = generate_expanded_graph(workflow._create_flat_graph())
+    inputs = {node.name: node.inputs for node in ready.nodes()}
+    assert inputs['extract'].in_file == inputs['register'].in_file == str(image)
+
+
+def test_what_is_given_is_not_made_again():
+    def steps(given):
+        options = {'t1w': SERIES.t1w, 'out_dir': '/nowhere/out', 'bids_dir': RAW}
+        workflow = workflows.init_t1w_wf(**options, precomputed=given)
+        names = {n.rpartition('.')[2] for n in workflow.list_node_names()}
+        return names - {'inputnode', 'outputnode'}, workflow.visit_desc()
+
+    names, text = steps(READY)
+    assert names == {'given_mask', 'given_transforms'}, 'nothing is computed, and nothing copied'
+    assert text == (
+        'The brain mask of the T1w image and its registration to MNI152NLin2009cAsym were taken '
+        'from fMRIPrep 1 (dataset x).'
+    )
+    names, text = steps(MASK_ONLY)
+    assert names == {'given_mask', 'register', 'ds_forward', 'ds_inverse'}
+    assert text == 'The brain mask of the T1w image was taken from fMRIPrep 1 (dataset x).'
+    names, text = steps(NO_MASK)
+    assert names == {'extract', 'given_transforms', 'ds_mask'}
+    assert 'Its registration to MNI152NLin2009cAsym was taken from fMRIPrep 1' in text
+    _, text = steps(replace(READY, t1w='/x'))
+    assert text.startswith('The T1w image, its brain mask and its registration to MNI')
+    assert 'by registration to the full-head template' not in text

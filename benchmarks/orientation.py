@@ -27,10 +27,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+from chain import run_chain
 
 from qsmflow import io, phantom
-from qsmflow.algorithms import catalog, get_method
-from qsmflow.algorithms.phase_offset import remove_phase_offset
 from qsmflow.phantom import tissues
 from qsmflow.phantom.grid import FineGrid
 from qsmflow.phantom.head import rasterise
@@ -69,22 +68,6 @@ def versions(size: float) -> dict[str, dict]:
         # centres move by half a voxel against the head.
         'size': {'shape': tuple(n + 1 for n in usual)},
     }
-
-
-def reconstruct(scan: phantom.Acquisition) -> tuple[np.ndarray, np.ndarray]:
-    """Return chi, not referenced, of the default algorithms in the true brain, and the mask."""
-    mask, size = scan.truth['mask'], scan.voxel_size
-    default = {stage: get_method(stage, catalog.default(stage)) for stage in catalog.STAGES}
-    phase, _ = remove_phase_offset(scan.phase, scan.magnitude, mask, size, te=scan.te)
-    phase = default['unwrapping'](phase, scan.magnitude, mask, size, te=scan.te)
-    fit = default['field'](phase, scan.magnitude, mask, size, te=scan.te, f0=scan.f0)
-    order = io.AxisOrder.of(scan.affine)
-    size = order.lengths(size)
-    known = {'b0_dir': order.vector(scan.b0_dir), 'weights': order.to_ras(fit.weights)}
-    field, mask = order.to_ras(fit.total_field), order.to_ras(mask)
-    local, mask = default['background'](field, mask, size, **known)
-    chi = default['inversion'](local, mask, size, **known)
-    return order.from_ras(chi), order.from_ras(mask)
 
 
 def reconstruct_by_workflow(scan: phantom.Acquisition) -> tuple[np.ndarray, np.ndarray]:
@@ -128,7 +111,7 @@ def measure(head, options: argparse.Namespace, changes: dict) -> dict[str, np.nd
     """Scan and reconstruct one version; return true means, errors and volumes of its regions."""
     arguments = {'voxel_size': options.voxel_size, 'seed': 0, 'snr': options.snr} | changes
     scan = phantom.simulate_gre(head, **arguments)
-    chi, mask = (reconstruct if options.algorithms_only else reconstruct_by_workflow)(scan)
+    chi, mask = (run_chain if options.algorithms_only else reconstruct_by_workflow)(scan)
     labels, brain = scan.truth['labels'], scan.truth['mask']
     truth = truncated_truth(scan, head) if options.truth == 'kspace' else scan.truth['chi']
     voxels = [np.count_nonzero(where) for where in _places(labels)]

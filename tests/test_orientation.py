@@ -1,7 +1,8 @@
 """Region means do not depend on how the grid of a scan lies in the scanner."""
 
 import argparse
-import importlib.util
+import importlib
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,9 @@ from qsmflow.phantom import tissues
 
 #: Largest change of a region mean, in ppb.
 LIMIT = 3.0
+#: The same for slices of 3.2 mm, in which the caudate is mixed with the ventricle: from the true
+#: local field, too, it reads 4 ppb higher than in cubes of the same volume.
+THICK_LIMIT = 5.0
 #: Regions of more than 10 ml in both sides together, or 2 ml for the pallidum: small nuclei hold
 #: few voxels at the sizes used here, and noise alone moves them by as much.
 LARGE = {
@@ -95,18 +99,17 @@ def test_other_storage_of_the_same_scan(scan, straight, order, flips):
     assert np.abs(change).max() < 0.5, dict(zip(LARGE, change.round(2), strict=True))
 
 
-def _benchmark():
-    path = Path(__file__).parents[1] / 'benchmarks' / 'orientation.py'
-    spec = importlib.util.spec_from_file_location('orientation_benchmark', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def benchmark(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / 'benchmarks')
+    yield importlib.import_module('orientation')
+    for name in ('orientation', 'chain'):
+        sys.modules.pop(name, None)
 
 
 @pytest.mark.slow
-def test_other_grids_of_the_same_head():
-    """Oblique, sagittal, anisotropic and odd grids change no large region's error beyond 3 ppb."""
-    benchmark = _benchmark()
+def test_other_grids_of_the_same_head(benchmark):
+    """Other grids change no large region's error beyond 3 ppb; thick slices not beyond 5 ppb."""
     head = phantom.make_head(voxel_size=16.0, seed=1)
     options = argparse.Namespace(voxel_size=2.0, snr=60.0, truth='voxel', algorithms_only=True)
     versions = benchmark.versions(options.voxel_size)
@@ -116,7 +119,8 @@ def test_other_grids_of_the_same_head():
     for name in ('x30', 'y30', 'PSR', '1x1x2', 'size'):
         result = benchmark.measure(head, options, versions[name])
         change = (result['error'] - first['error'])[chosen]
-        assert np.abs(change).max() < LIMIT, (name, dict(zip(LARGE, change, strict=True)))
+        limit = THICK_LIMIT if name == '1x1x2' else LIMIT
+        assert np.abs(change).max() < limit, (name, dict(zip(LARGE, change, strict=True)))
 
 
 def test_regions_are_those_of_the_phantom():

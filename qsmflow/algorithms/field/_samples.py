@@ -203,16 +203,38 @@ def _agreement(voxels, field):
     What stands out along all three axes is a voxel with a phase of its own; veins, borders and
     their corners are smooth along one axis at least.
     """
+    alone = np.empty(len(voxels), np.float32)
     volume = voxels.scatter(field)
-    volume[~voxels.mask] = np.nan
-    least = np.full(volume.shape, np.inf, np.float32)
-    for axis in range(3):
-        middle = tuple(slice(1, -1) if a == axis else slice(None) for a in range(3))
-        second = np.diff(volume, n=2, axis=axis)
-        np.fmin(least[middle], np.abs(second, out=second), out=least[middle])
-    least /= 2
-    alone = voxels.gather(np.where(np.isfinite(least), least, 0)[..., None])[0]
+    ops.use_threads()
+    _stand_out(volume, voxels.mask, voxels.starts, alone)
     return np.minimum(1, (ALONE / np.maximum(alone, ALONE)) ** 4)
+
+
+@njit(cache=True, parallel=True)
+def _stand_out(field, mask, starts, out):
+    """Write by how much a voxel differs from the mean of its two neighbours on an axis, at least.
+
+    Zero where no axis has both neighbours in the mask.
+    """
+    for i in prange(mask.shape[0]):
+        v = starts[i]
+        for j in range(mask.shape[1]):
+            for k in range(mask.shape[2]):
+                if not mask[i, j, k]:
+                    continue
+                least = np.float32(np.inf)
+                for a in range(3):
+                    x, y, z = np.int64(a == 0), np.int64(a == 1), np.int64(a == 2)
+                    low = min(i - x, j - y, k - z) >= 0
+                    if not (low and i + x < mask.shape[0]
+                            and j + y < mask.shape[1] and k + z < mask.shape[2]):  # fmt: skip
+                        continue
+                    if mask[i - x, j - y, k - z] and mask[i + x, j + y, k + z]:
+                        rise = field[i + x, j + y, k + z] - field[i, j, k]
+                        bend = rise - (field[i, j, k] - field[i - x, j - y, k - z])
+                        least = min(least, abs(bend) / np.float32(2))
+                out[v] = least if least < np.inf else np.float32(0)
+                v += 1
 
 
 def _filled(voxels, voxel_size, field, known):

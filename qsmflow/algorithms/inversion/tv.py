@@ -37,7 +37,7 @@ def tv(
     refine=20,
     refine_coarse=(),
     harmonic_weight=None,
-    reweight=0.02,
+    reweight=0.005,
     robust=0.01,
     mu=0.1,
     rho=0.02,

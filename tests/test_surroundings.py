@@ -1,8 +1,9 @@
 """One run under everything that paths, locale, network and sidecars may do to it at once.
 
-Rows E94 (paths), E95 (input is only read), E105 (no network), E106 (locale), E108 (names that
-differ by case) and E109 (private fields) of the catalogue; and the way of a finding, from before
-the run and from within it, into log, sidecar, report and exit status.
+Rows E94 (paths), E95 (input is only read), E105 (no network), E106 (locale) and E109 (private
+fields) of the catalogue are made by ``bids/defects/surroundings.py``; of E108 (names that differ
+by case) the names of the outputs are looked at. And the way of a finding, from before the run and
+from within it, into log, sidecar, report and exit status.
 """
 
 import gzip
@@ -19,44 +20,29 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent / 'bids'))
 
 import defects
+from defects.surroundings import NO_NETWORK, SECRETS
 
-#: Spaces, quotes, brackets, what a shell or a pattern reads, letters of no code page, a last dot.
-STRANGE = "a b [é]; $x & 'q' {1,2} (東) #%."
-SECRETS = ('Sécret^Person', '1999-12-31T23:59:59', 'Hospital of Nowhere', 'ID-4711-X')
-NO_NETWORK = """
-import socket
-plain = socket.socket.connect
-def connect(self, address):
-    if self.family != socket.AF_UNIX:
-        raise OSError('the network was used: %r' % (address,))
-    return plain(self, address)
-socket.socket.connect = socket.socket.connect_ex = connect
-def lookup(*a, **k):
-    raise OSError('a name was looked up: %r' % (a,))
-socket.getaddrinfo = lookup
-"""
+ROWS = [defect for defect in defects.DEFECTS if defect.stage == 'surroundings']
 
 
 @pytest.fixture(scope='module')
-def dataset(tmp_path_factory):
-    """Return a dataset in a strange place: private fields, a clipped echo, a mask of its own."""
-    root = tmp_path_factory.mktemp('strange') / STRANGE / f'ds {STRANGE}'
-    ds = defects.write_clean(root)
-    names = ('PatientName', 'AcquisitionDateTime', 'InstitutionName', 'PatientID')
-    ds.edit_all(**dict(zip(names, SECRETS, strict=True)))
-    for path in ds.images():
-        ds.rewrite(path, lambda data: data, description=SECRETS[3])
-    defects.files.clipped_magnitude(ds)
+def place(tmp_path_factory):
+    """Return surroundings with all rows, and in them a clipped echo and a mask of its own."""
+    folder = tmp_path_factory.mktemp('strange')
+    place = defects.Surroundings(folder, defects.write_clean(folder / 'ds'))
+    defects.files.clipped_magnitude(place.dataset)
+    for row in ROWS:
+        row.make(place)
     mask = defects.companions.head().astype(np.uint8)
     mask[12, 14, 10] = 0
     mask[0, 0, 0] = 1
-    defects.write_image(root.parent / 'mask [x];.nii.gz', mask)
-    return ds
+    defects.write_image(place.folder / 'mask [x];.nii.gz', mask)
+    return place
 
 
 @pytest.fixture(scope='module')
-def before(dataset, state):
-    return state(dataset.root)
+def before(place, state):
+    return state(place.dataset.root)
 
 
 def test_the_network_is_out_of_reach(tmp_path):
@@ -74,17 +60,16 @@ def test_the_network_is_out_of_reach(tmp_path):
 
 
 @pytest.fixture(scope='module')
-def run(dataset, before, tmp_path_factory):
+def run(place, before, tmp_path_factory):
     """Return the finished process and the output folder."""
     site = tmp_path_factory.mktemp('site')
-    (site / 'sitecustomize.py').write_text(NO_NETWORK)
-    base = dataset.root.parent
-    out, work = base / f'out {STRANGE}', base / f'work {STRANGE}'
+    (site / 'sitecustomize.py').write_text(place.site)
+    out, work = place.path('out'), place.path('work')
     kept = {key: os.environ[key] for key in ('PATH', 'HOME') if key in os.environ}
     path = os.pathsep.join([str(site), *filter(None, [os.environ.get('PYTHONPATH')])])
     command = [
-        *(sys.executable, '-m', 'qsmflow', str(dataset.root), str(out), 'participant'),
-        *('-w', str(work), '--mask', str(base / 'mask [x];.nii.gz'), '--atlas', 'none'),
+        *(sys.executable, '-m', 'qsmflow', str(place.dataset.root), str(out), 'participant'),
+        *('-w', str(work), '--mask', str(place.folder / 'mask [x];.nii.gz'), '--atlas', 'none'),
         *('--inversion', 'tkd', '--bgfr', 'sharp', '--bgfr-param', 'radius=3'),
         *('--unwrap', 'laplacian', '--nprocs', '1', '--skip-bids-validation'),
     ]
@@ -93,16 +78,14 @@ def run(dataset, before, tmp_path_factory):
         capture_output=True,
         timeout=600,
         check=False,
-        env={
-            **kept,
-            'PYTHONPATH': path,
-            'LC_ALL': 'C',
-            'PYTHONUTF8': '0',
-            'PYTHONCOERCECLOCALE': '0',
-        },
+        env={**kept, 'PYTHONPATH': path, **place.environ},
         cwd=Path(__file__).parents[1],
     )
     return done, out
+
+
+def test_all_rows_are_made():
+    assert {row.code for row in ROWS} == {'E94', 'E95', 'E105', 'E106', 'E109'}
 
 
 def test_it_finishes(run):
@@ -115,12 +98,17 @@ def test_it_finishes(run):
     assert 'Traceback' not in log
 
 
-def test_nothing_was_written_elsewhere(dataset, before, state, run):
+def test_nothing_was_written_elsewhere(place, before, state, run):
     """E95: the input is as it was; beside it there are output and work folder only."""
-    assert state(dataset.root) == before
-    _, out = run
-    names = {path.name for path in dataset.root.parent.iterdir()}
-    assert names == {dataset.root.name, out.name, f'work {STRANGE}', 'mask [x];.nii.gz'}
+    assert state(place.dataset.root) == before
+    ours = {place.path(name).name for name in ('ds', 'out', 'work')}
+    assert {path.name for path in place.folder.iterdir()} == ours | {'mask [x];.nii.gz'}
+
+
+def test_nothing_is_told_of_them(run):
+    done, _ = run
+    text = (done.stderr + done.stdout).decode('utf-8', 'replace')
+    assert not [row.code for row in ROWS if f'{row.code}]' in text]
 
 
 def test_findings_are_in_log_sidecar_and_report(run):

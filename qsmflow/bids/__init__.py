@@ -3,7 +3,6 @@
 ``collect`` is the way in, ``derivative_path`` and ``sidecar`` are the way out.
 """
 
-from qsmflow.bids.checks_dataset import check_arguments, check_output
 from qsmflow.bids.derivatives import (
     derivative_path,
     sidecar,
@@ -21,8 +20,6 @@ __all__ = [
     'DatasetError',
     'Finding',
     'GRESeries',
-    'check_arguments',
-    'check_output',
     'collect',
     'derivative_path',
     'plan_as_dict',

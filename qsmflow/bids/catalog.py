@@ -268,7 +268,7 @@ FINDINGS: dict[str, FindingKind] = {
         'left out, with the GB that it needs; tried with --low-mem. Exit code 1, also if none is '
         'left: the data are not at fault',
     ),
-    'C99': _kind('file cannot be read', 'EW', 'rights; WARN for unrelated sidecars'),
+    'C99': _kind('file cannot be read', 'EW', 'rights, or a folder; WARN for unrelated sidecars'),
     # ---- Masks and anatomical images ----
     'D77': _kind(
         'mask that is given, by --mask or a derivative dataset',
@@ -349,7 +349,11 @@ FINDINGS: dict[str, FindingKind] = {
         'left out: a mask on another grid, or a segmentation that does not fit the brain',
     ),
     # ---- Dataset and run ----
-    'E90': _kind('no dataset, no subject, or no gradient-echo data', 'F', 'exit code 65'),
+    'E90': _kind(
+        'no dataset, no subject, or no gradient-echo data',
+        'F',
+        'exit code 65; 2 where BIDS_DIR is no folder',
+    ),
     'E91': _kind(
         'unknown label, filter or option',
         'FW',

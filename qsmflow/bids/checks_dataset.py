@@ -1,39 +1,17 @@
-"""Checks before anything is indexed: the dataset, the request, and where results shall go."""
+"""Checks before anything is indexed: the dataset and the request."""
 
 import contextlib
 import dataclasses
 import json
 import os
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
-from qsmflow.bids.findings import EXIT_DATA, EXIT_OUTPUT, EXIT_USAGE, DatasetError, Finding
+from qsmflow.bids.findings import EXIT_DATA, EXIT_USAGE, DatasetError, Finding, unreadable
 from qsmflow.bids.findings import suggestion as _suggestion
 
 _DESCRIPTION = '{"Name": "My study", "BIDSVersion": "1.11.1", "DatasetType": "raw"}'
-_DASHES = '\u2012\u2013\u2014\u2212'
-
-
-def check_arguments(argv: Sequence[str]) -> None:
-    """Refuse arguments that start with a typographic dash, as text processors make them (E91).
-
-    Raises
-    ------
-    DatasetError
-        With exit code 2, naming the argument and what it should be.
-
-    Examples
-    --------
-    >>> check_arguments(['data', 'out', 'participant', '--participant-label', '01'])
-    """
-    for argument in argv:
-        if argument[:1] and argument[0] in _DASHES:
-            wanted = '--' + argument.lstrip(_DASHES + '-')
-            message = f'argument {argument!r} starts with a typographic dash'
-            finding = Finding('E91', 'FATAL', message, remedy=f'Type it as {wanted!r}.')
-            raise DatasetError([finding], EXIT_USAGE)
 
 
 def check_dataset(
@@ -203,9 +181,7 @@ def read_json(path: Path, name: str) -> tuple[dict, Finding | None]:
     try:
         content = json.loads(path.read_bytes().decode('utf-8-sig'))
     except OSError as error:
-        remedy = 'Give the user of this run the right to read it.'
-        message = f'cannot be read: {error.strerror}'
-        return {}, Finding('C99', 'ERROR', message, name, {}, remedy)
+        return {}, unreadable(error, name)
     except UnicodeDecodeError as error:
         message, evidence = 'is not UTF-8', {'byte': error.start}
         return {}, Finding('B50', 'ERROR', message, name, evidence, 'Save it as UTF-8.')
@@ -290,71 +266,3 @@ def check_participants(root: Path) -> list[Finding]:
         return []
     message = 'the participants listed are not those of the folders'
     return [Finding('E92', 'WARN', message, path.name, evidence, remedy)]
-
-
-def check_output(
-    bids_dir: str | os.PathLike,
-    output_dir: str | os.PathLike,
-    work_dir: str | os.PathLike | None = None,
-) -> None:
-    """Check where results and intermediate files shall go, and make the folders.
-
-    Parameters
-    ----------
-    bids_dir, output_dir : path-like
-        Input and output of the run.
-    work_dir : path-like, optional
-        Folder for intermediate files.
-
-    Raises
-    ------
-    DatasetError
-        ``E96`` (exit code 2) for folders inside the input in the wrong place, ``E99`` (exit code
-        73) for folders that cannot be made or written. Nothing is written into the input.
-    """
-    root = Path(os.path.realpath(bids_dir))
-    for path, what in ((output_dir, 'output'), (work_dir, 'work')):
-        if path is None:
-            continue
-        folder = Path(os.path.realpath(path))
-        if problem := _misplaced(root, folder, what):
-            raise DatasetError([problem], EXIT_USAGE)
-        if problem := _unwritable(folder, what):
-            raise DatasetError([problem], EXIT_OUTPUT)
-
-
-def _misplaced(root: Path, folder: Path, what: str) -> Finding | None:
-    suggested = root / 'derivatives' / 'qsmflow'
-    if what == 'work':
-        if folder == root or root in folder.parents:
-            message = f'the work folder {folder} is inside the dataset'
-            remedy = f'Choose one outside, for example {root.parent / "work"}.'
-            return Finding('E96', 'FATAL', message, remedy=remedy)
-        return None
-    if folder == root:
-        message = 'output and input are the same folder'
-    elif root in folder.parents and folder.relative_to(root).parts[0] != 'derivatives':
-        message = f'the output folder {folder} is inside the dataset, but not in derivatives'
-    elif folder == root / 'derivatives':
-        message = 'the output folder is the derivatives folder itself'
-    elif re.match(r'sub-[^/]+$', folder.name):
-        message = f'the output folder {folder} has the name of a subject'
-    elif folder in root.parents:
-        message = f'the output folder {folder} contains the dataset'
-    else:
-        return None
-    return Finding('E96', 'FATAL', message, remedy=f'Use for example {suggested}.')
-
-
-def _unwritable(folder: Path, what: str) -> Finding | None:
-    probe = folder / f'.qsmflow-{os.getpid()}'
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        message = f'the {what} folder {folder} cannot be written: {error.strerror}'
-        evidence = {'uid': os.getuid(), 'gid': os.getgid()}
-        remedy = 'Change its owner or rights, or choose another folder.'
-        return Finding('E99', 'FATAL', message, evidence=evidence, remedy=remedy)
-    return None

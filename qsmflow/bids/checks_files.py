@@ -16,7 +16,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from qsmflow.bids.findings import Finding
+from qsmflow.bids.findings import Finding, unreadable
 from qsmflow.io import NOT_AN_IMAGE, UNREADABLE
 
 _COPY_AGAIN = 'Copy or convert the file again from its source.'
@@ -128,10 +128,7 @@ def read_bytes(path: str | os.PathLike, name: str) -> tuple[bytes | None, list[F
     try:
         packed = path.read_bytes()
     except OSError as error:
-        remedy = 'Give the user of this run the right to read it.'
-        return None, [
-            Finding('C99', 'ERROR', f'cannot be read: {error.strerror}', name, {}, remedy)
-        ]
+        return None, [unreadable(error, name)]
     if problem := _wrong_kind(packed, path.name, name):
         return None, [problem]
     if not path.name.endswith('.gz'):

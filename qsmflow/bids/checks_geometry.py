@@ -219,7 +219,9 @@ def _check_codes(fact: ImageFacts, name: str, b0_given: bool) -> list[Finding]:
     else:
         message = f'has the coordinates of {_CODES.get(code, "an unknown space")}'
     if b0_given:
-        return [Finding('C67', 'WARN', f'{message}; left and right are not sure', name, evidence)]
+        message += '; left and right are not sure'
+        remedy = 'Check left and right in the figures, or convert the scan again.'
+        return [Finding('C67', 'WARN', message, name, evidence, remedy)]
     message += ', so the direction of the main field is unknown'
     return [Finding('C67', 'ERROR', message, name, evidence, remedy)]
 

@@ -298,14 +298,16 @@ def main_field(
     if given is not None and abs(given - strength) > 0.02 * strength:
         message = 'the field strength of the sidecar is used, not the given one'
         evidence = {'sidecar_T': strength, 'given_T': float(given)}
-        findings.append(Finding('B43', 'WARN', message, name, evidence))
+        remedy = 'Correct the sidecar, or leave out --field-strength.'
+        findings.append(Finding('B43', 'WARN', message, name, evidence, remedy))
     f0 = imaging_frequency(strength)
     if frequency is not None and abs(frequency - f0) < 0.05 * f0:
         f0 = frequency
     elif frequency is not None:
         message = 'ImagingFrequency does not fit the field strength and is not used'
         evidence = {'ImagingFrequency_MHz': frequency, 'expected_MHz': round(f0, 3)}
-        findings.append(Finding('B43', 'WARN', message, name, evidence))
+        remedy = 'Check both in the sidecar: the susceptibility scales with the field strength.'
+        findings.append(Finding('B43', 'WARN', message, name, evidence, remedy))
     return strength, float(f0), findings
 
 

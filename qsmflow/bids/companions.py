@@ -125,7 +125,8 @@ def add_t1w(
             message = f'is used as anatomical image: {note}'
             evidence = {'candidates': [other.relative for other, _ in ranked]}
             level = 'WARN' if elsewhere else 'INFO'
-            findings.append(Finding('D82', level, message, image.relative, evidence))
+            remedy = 'Check that it shows the same anatomy.' if elsewhere else ''
+            findings.append(Finding('D82', level, message, image.relative, evidence, remedy))
         findings += own
         return dataclasses.replace(
             series, t1w=image.path, t1w_note=note, findings=(*series.findings, *findings)
@@ -133,7 +134,8 @@ def add_t1w(
     message = 'the subject has no usable T1w: the magnitude is registered to the template'
     name = os.path.relpath(series.files[0], bids_dir)
     evidence = {'t1w_images': len(ranked)}
-    findings.append(Finding('D81', 'WARN', message, name, evidence))
+    remedy = 'Look at the registration figure; a T1w image places the regions better.'
+    findings.append(Finding('D81', 'WARN', message, name, evidence, remedy))
     return dataclasses.replace(series, findings=(*series.findings, *findings))
 
 

@@ -1,6 +1,7 @@
 """What the checks of a dataset report: findings, each with a code, evidence and a remedy."""
 
 import difflib
+import errno
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -94,6 +95,21 @@ class DatasetError(Exception):
 
     def __reduce__(self) -> tuple:
         return type(self), (self.findings, self.exit_code)
+
+
+def unreadable(error: OSError, name: str) -> Finding:
+    """Say why a file cannot be read (``C99``).
+
+    Examples
+    --------
+    >>> unreadable(IsADirectoryError(21, 'Is a directory'), 'a.json').remedy
+    'Put the file itself in the place of this folder.'
+    """
+    remedy = 'Give the user of this run the right to read it.'
+    if error.errno == errno.EISDIR:
+        remedy = 'Put the file itself in the place of this folder.'
+    evidence = {'errno': errno.errorcode.get(error.errno, 'unknown')}
+    return Finding('C99', 'ERROR', f'cannot be read: {error.strerror}', name, evidence, remedy)
 
 
 def stopping(findings: Iterable[Finding]) -> tuple[Finding, ...]:

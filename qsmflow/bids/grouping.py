@@ -103,7 +103,9 @@ def group_images(
             del groups[key]
             message = 'has no phase and no echo or part entity: an anatomical image, not used'
             evidence = {'images': len(members)}
-            findings.append(Finding('B28', 'WARN', message, members[0].relative, evidence))
+            remedy = 'If it belongs to a series, give it an echo or part entity as BIDS asks.'
+            name = members[0].relative
+            findings.append(Finding('B28', 'WARN', message, name, evidence, remedy))
     return groups, misnamed, findings
 
 

@@ -226,7 +226,9 @@ def order_by_time(
     if len(te) == 1:
         message = 'one echo: the phase offset of the coils cannot be removed, and there is no R2*'
         evidence = {'te_s': list(te)}
-        findings.append(Finding('B38', 'WARN', message, echoes[0].leader.relative, evidence))
+        remedy = 'Measure several echoes, if that is possible.'
+        name = echoes[0].leader.relative
+        findings.append(Finding('B38', 'WARN', message, name, evidence, remedy))
     ordered = [echoes[i] for i in order]
     volumes = None if volumes is None else tuple(volumes[i] for i in order)
     return ordered, tuple(te[i] for i in order), volumes, findings

@@ -370,7 +370,9 @@ def _told(target: Candidate, series: GRESeries) -> list[Finding]:
     found = [Finding('DERANAT', 'INFO', message, file, evidence)]
     if target.session not in (series.session, None):
         message = f'is used as anatomical image: from another session ({target.session})'
-        found.append(Finding('D82', 'WARN', message, file))
+        remedy = 'Check that it shows the same anatomy.'
+        evidence = {'session': target.session}
+        found.append(Finding('D82', 'WARN', message, file, evidence, remedy))
     return found
 
 

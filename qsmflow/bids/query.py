@@ -195,7 +195,8 @@ def _images(layout, root: Path, labels: Sequence[str]) -> list[Image]:
                 continue
             file = known.get(str(path))
             relative = path.relative_to(root).as_posix()
-            if file is None and is_usable_name(relative):
+            # A folder of such a name is told when it is read.
+            if file is None and is_usable_name(relative) and not path.is_dir():
                 raise RuntimeError(f'{relative} was not indexed; please report this')
             metadata = {} if file is None else dict(file.get_metadata())
             images.append(Image(str(path), relative, entities, suffix, metadata))

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import MutableMapping
 from pathlib import Path
 
+from qsmflow.cli.usage import refusal
 from qsmflow.kernel_cache import private_folder
 from qsmflow.settings import Settings
 
@@ -113,7 +114,7 @@ def require_writable(path: str | Path, option: str) -> Path:
     Raises
     ------
     OSError
-        If it cannot be made or written; ``exit_code`` is 73.
+        If it cannot be made or written (``E99``); ``exit_code`` is 73.
     """
     path = Path(path)
     try:
@@ -121,11 +122,10 @@ def require_writable(path: str | Path, option: str) -> Path:
         with tempfile.TemporaryFile(dir=path) as handle:
             handle.write(b'0')
     except OSError as error:
-        failure = OSError(
-            error.errno,
-            f'{option}: {path} cannot be written by user {os.getuid()}, group {os.getgid()} '
-            f'({error.strerror}). Give another folder, or mount it writable',
-        )
+        message = f'{option} cannot be written: {error.strerror}'
+        evidence = {'uid': os.getuid(), 'gid': os.getgid()}
+        remedy = 'Give another folder, change its owner or rights, or mount it writable.'
+        failure = OSError(error.errno, refusal('E99', message, remedy, path, evidence))
         failure.exit_code = 73
         raise failure from error
     return path

@@ -105,7 +105,7 @@ def _add_positionals(parser) -> None:
     group.add_argument(
         'bids.bids_dir',
         metavar='BIDS_DIR',
-        type=values.existing_folder,
+        type=values.dataset_folder,
         help='root folder of the raw BIDS dataset; it is never written to',
     )
     group.add_argument(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from qsmflow.cli.hints import option_hint
 from qsmflow.cli.options import STAGE_OPTIONS, build_parser
+from qsmflow.cli.usage import refusal
 from qsmflow.settings import Settings, SettingsError, nearest, read_toml, without_preset
 
 #: Dashes that word processors make of ``-``.
@@ -136,10 +137,9 @@ def _check_dashes(parser, argv) -> None:
     for text in argv:
         if text[:1] and text[0] in _TYPOGRAPHIC_DASHES:
             bare = text.lstrip(_TYPOGRAPHIC_DASHES + '-')
-            parser.error(
-                f'{text!r} starts with a typographic dash, as made by word processors; '
-                f'type {"-" if len(bare) == 1 else "--"}{bare}'
-            )
+            message = f'{text!r} starts with a typographic dash, as made by word processors'
+            remedy = f'Please type {"-" if len(bare) == 1 else "--"}{bare}.'
+            parser.error(refusal('E91', message, remedy))
 
 
 def _report_unknown(parser, unknown) -> None:
@@ -147,7 +147,8 @@ def _report_unknown(parser, unknown) -> None:
     known = [name for name in known if '_' not in name]
     flags = [text.partition('=')[0] for text in unknown if text.startswith('-')]
     if flags:
-        parser.error(f'there is no option {flags[0]}.{option_hint(flags[0], known)}')
+        hint = option_hint(flags[0], known).strip()
+        parser.error(refusal('E91', f'there is no option {flags[0]}', hint))
     parser.error(f'unexpected {" ".join(unknown)!r}: three positional arguments are expected')
 
 
@@ -242,39 +243,52 @@ def _check_inputs(parser, settings: Settings) -> None:
 
 
 def _check_folders(parser, settings: Settings) -> None:
-    bids_dir = Path(settings.bids.bids_dir).resolve()
-    output_dir = Path(settings.bids.output_dir).resolve()
-    database = settings.bids.bids_database_dir
-    if database and Path(database).resolve().is_relative_to(bids_dir):
-        parser.error(
-            f'argument --bids-database-dir: {database} lies in the raw dataset, which is never '
-            'written to; give a folder elsewhere'
-        )
-    work_dir = Path(settings.execution.work_dir).resolve()
-    suggestion = bids_dir / 'derivatives' / 'qsmflow'
-    inside = (
-        output_dir.relative_to(bids_dir).parts if output_dir.is_relative_to(bids_dir) else None
+    """Refuse output and work folder in the wrong place (``E96``); nothing is written before."""
+    bids, execution = settings.bids, settings.execution
+    raw, out, work = (
+        Path(folder).resolve() for folder in (bids.bids_dir, bids.output_dir, execution.work_dir)
     )
-    if inside is not None and inside[:1] != ('derivatives',):
-        parser.error(
-            f'argument OUTPUT_DIR: {output_dir} lies in the raw dataset; use {suggestion} instead'
-        )
-    report = settings.execution.dry_run_json
-    if report not in (None, '-') and Path(report).resolve().is_relative_to(bids_dir):
-        parser.error(
-            f'argument --dry-run-json: {report} lies in the raw dataset; give a file elsewhere'
-        )
-    if output_dir.exists() and not output_dir.is_dir():
-        parser.error(f'argument OUTPUT_DIR: {output_dir} is a file')
-    if work_dir.is_relative_to(output_dir):
+    problem = _misplaced_output(raw, out) or _misplaced_work(raw, out, work)
+    for option, path in (
+        ('--bids-database-dir', bids.bids_database_dir),
+        ('--dry-run-json', execution.dry_run_json),
+    ):
+        if path not in (None, '', '-') and Path(path).resolve().is_relative_to(raw):
+            message = f'{option} lies in the raw dataset, which is never written to'
+            problem = problem or (str(path), message, 'Give another place.')
+    if problem:
+        where, message, remedy = problem
+        parser.error(refusal('E96', message, remedy, where, {'BIDS_DIR': raw}))
+
+
+def _misplaced_output(raw: Path, out: Path) -> tuple[Path, str, str] | None:
+    """Return what is wrong with the place of the output folder: folder, message, remedy."""
+    if out == raw:
+        message = 'OUTPUT_DIR is the raw dataset'
+    elif out.is_relative_to(raw) and out.relative_to(raw).parts[0] != 'derivatives':
+        message = 'OUTPUT_DIR lies in the raw dataset, but not in its derivatives'
+    elif out == raw / 'derivatives':
+        message = 'OUTPUT_DIR is the folder of all derivatives'
+    elif raw.is_relative_to(out):
+        message = 'OUTPUT_DIR contains the raw dataset'
+    elif re.fullmatch('sub-.+', out.name):
+        message = 'OUTPUT_DIR has the name of a subject'
+    elif out.exists() and not out.is_dir():
+        message = 'OUTPUT_DIR is a file'
+    else:
+        return None
+    return out, message, f'Use for example {raw / "derivatives" / "qsmflow"}.'
+
+
+def _misplaced_work(raw: Path, out: Path, work: Path) -> tuple[Path, str, str] | None:
+    """Return what is wrong with the place of the work folder: folder, message, remedy."""
+    if work.is_relative_to(out):
         # A hidden folder is no part of the BIDS dataset that the results form.
-        inside = work_dir.relative_to(output_dir).parts
-        if not inside or not inside[0].startswith('.'):
-            parser.error(
-                f'argument -w/--work-dir: {work_dir} lies in the results; give a folder '
-                f'elsewhere, or a hidden one such as {output_dir / ".work"}'
-            )
-    elif work_dir.is_relative_to(bids_dir):
-        parser.error(
-            f'argument -w/--work-dir: {work_dir} lies in the raw dataset; give a folder elsewhere'
-        )
+        if any(part.startswith('.') for part in work.relative_to(out).parts[:1]):
+            return None
+        remedy = f'Give a folder elsewhere, or a hidden one such as {out / ".work"}.'
+        return work, '-w/--work-dir lies in the results', remedy
+    if work.is_relative_to(raw):
+        remedy = f'Give a folder elsewhere, for example {raw.parent / "work"}.'
+        return work, '-w/--work-dir lies in the raw dataset', remedy
+    return None

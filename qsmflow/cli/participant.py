@@ -56,7 +56,7 @@ def run(settings: Settings) -> int:
             return code
     except (KeyboardInterrupt, Terminated) as error:
         if not only_part:
-            ledger.interrupt(str(error) or 'interrupted')
+            _LOGGER.error('%s', ledger.interrupt(str(error) or 'interrupted'))
             _report(ledger, settings, [item.subject for item in ledger.unfinished()])
             ledger.write()
         raise
@@ -88,6 +88,7 @@ def _run(settings: Settings, ledger: Ledger) -> int:
         return collection.exit_code
     if settings.execution.boilerplate_only:
         return texts.only_methods(collection, settings)
+    ledger.notes += [item for item in collection.findings if item.level == 'WARN']
     for name, findings in collection.failed:
         reason = '; '.join(str(item) for item in findings if item.stops)
         ledger.put(Outcome(name, 'not started', reason))
@@ -335,6 +336,7 @@ def _report(ledger: Ledger, settings: Settings, subjects: Iterable[str]) -> None
         status += [
             {'name': 'this run', 'status': 'note', 'reason': str(finding)}
             for finding in ledger.notes
+            if finding.file.partition('/')[0] == name or not finding.file.startswith('sub-')
         ]
         try:
             path = build_report(out_dir, name, _run_info(settings), status)

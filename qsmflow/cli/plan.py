@@ -119,7 +119,8 @@ def memory_finding(series, settings: Settings) -> Finding | None:
     name = series.sources[0].partition('raw:')[2]
     if settings.resources.low_mem:
         message = 'a step may need more memory than there is; it is tried because of --low-mem'
-        return Finding('C76', 'WARN', message, name, evidence)
+        remedy = 'Should it be killed, allow more with --mem, or choose a method that needs less.'
+        return Finding('C76', 'WARN', message, name, evidence, remedy)
     message = f'a step needs about {needed[step]:.2f} GB; the run may use {limit:.2f} GB'
     remedy = (
         'Allow more with --mem if the machine has it, or choose a method that needs less. '

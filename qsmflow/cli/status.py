@@ -46,8 +46,8 @@ class Ledger:
     phase : str
         What the run is doing.
     notes : list of Finding
-        What is to be said of the run as a whole. It goes to log and report, not into sidecars:
-        a run that is resumed gives the same results.
+        What is to be said of the dataset or the run as a whole. It goes to log and report, not
+        into sidecars: a run that is resumed gives the same results.
     """
 
     def __init__(self, path: str | Path):
@@ -116,11 +116,12 @@ class Ledger:
                 reason = ' '.join(outcome.reason.split()) or 'n/a'
                 writer.writerow([outcome.name, outcome.status, reason])
 
-    def interrupt(self, reason: str) -> None:
-        """Write the table of a run that ends now."""
+    def interrupt(self, reason: str) -> Finding:
+        """Write the table of a run that ends now, and return what it says (``E104``)."""
         finding = Finding(
             *('E104', 'FATAL', f'{reason} while {self.phase}'),
             remedy='Run the same command again: finished steps are not repeated.',
         )
         self.close(str(finding))
         self.write()
+        return finding

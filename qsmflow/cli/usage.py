@@ -2,8 +2,40 @@
 
 import argparse
 import sys
+from collections.abc import Mapping
 
 POSITIONALS_FIRST = 'BIDS_DIR, OUTPUT_DIR and {participant,group} come before all options'
+
+
+def refusal(
+    code: str, message: str, remedy: str, where: object = '', evidence: Mapping | None = None
+) -> str:
+    """Write why nothing is run, in the words of a finding of level FATAL.
+
+    :class:`qsmflow.bids.findings.Finding` itself comes with libraries, which must not be loaded
+    before their environment is set.
+
+    Parameters
+    ----------
+    code : str
+        Of :data:`qsmflow.bids.catalog.FINDINGS`.
+    message : str
+        What is wrong, without a full stop.
+    remedy : str
+        What to do: a sentence.
+    where : path-like, optional
+        File or folder.
+    evidence : mapping, optional
+        Values that it rests on.
+
+    Examples
+    --------
+    >>> refusal('E96', 'OUTPUT_DIR is a file', 'Give a folder.', '/out', {'BIDS_DIR': '/raw'})
+    '[FATAL E96] /out: OUTPUT_DIR is a file (BIDS_DIR=/raw). Give a folder.'
+    """
+    place = f'{where}: ' if str(where) else ''
+    facts = ', '.join(f'{key}={value}' for key, value in (evidence or {}).items())
+    return f'[FATAL {code}] {place}{message}{f" ({facts})" if facts else ""}. {remedy}'
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):

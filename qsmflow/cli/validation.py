@@ -165,7 +165,9 @@ def _as_findings(
         if detail:
             evidence['detail'] = ' '.join(detail.split())
         message = f'BIDS validator: {meaning or code}'
-        findings.append(Finding('E93', 'WARN', message, places[0].lstrip('/'), evidence))
+        remedy = f'Correct the dataset; {TOOL} shows every place.'
+        name = places[0].lstrip('/')
+        findings.append(Finding('E93', 'WARN', message, name, evidence, remedy))
     return tuple(findings)
 
 

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from qsmflow.cli.usage import refusal
 from qsmflow.settings import SettingsError, parse_b0_dir
 
 #: A number above this cannot be meant as GB.
@@ -160,6 +161,15 @@ def b0_direction(text: str) -> str:
     except SettingsError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return text
+
+
+def dataset_folder(text: str) -> str:
+    """Return the absolute path of the dataset, which must be there (``E90``)."""
+    path = Path(text).expanduser().absolute()
+    if not path.is_dir():
+        message = f'there is no folder {path}{_mount_hint(path)}'
+        raise argparse.ArgumentTypeError(refusal('E90', message, 'Check the path of the dataset.'))
+    return str(path)
 
 
 def existing_folder(text: str) -> str:

@@ -89,8 +89,9 @@ class MaskRefinement(VolumeInterface):
         if not mask.any():
             name = Path(self.inputs.mask).name
             message = 'all voxels of the brain mask are blank in magnitude or phase'
+            evidence = {'voxels': 0, 'blank_fraction': blank}
             remedy = 'Check that mask and images belong together.'
-            raise ValueError(str(Finding('D79', 'ERROR', message, name, {}, remedy)))
+            raise ValueError(str(Finding('D79', 'ERROR', message, name, evidence, remedy)))
         quality = None
         if phase is not None:
             quality = quality_map(phase, magnitude, mask, te=tuple(self.inputs.te))
@@ -130,9 +131,9 @@ class MaskRefinement(VolumeInterface):
             mask, repair = repair_mask(io.load_given_mask(self.inputs.mask, like), like.voxel_size)
         if not mask.any():
             name = Path(self.inputs.mask).name
-            message = 'the brain mask is empty'
+            message, evidence = 'the brain mask is empty', {'voxels': 0}
             remedy = 'Give a mask of the brain with --mask, or look why none was found.'
-            raise ValueError(str(Finding('D79', 'ERROR', message, name, {}, remedy)))
+            raise ValueError(str(Finding('D79', 'ERROR', message, name, evidence, remedy)))
         return mask, repair
 
     def _phase(self, image: io.Volume) -> np.ndarray | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # for the helper module beside the tests
+sys.path.insert(0, str(Path(__file__).parent))  # for the helper modules beside the tests
 
 import defects
 

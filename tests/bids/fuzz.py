@@ -10,18 +10,19 @@ import json
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 from defects import SIDECAR, affine, phantom
-from reconstruct import read_series
 
+from qsmflow import io
 from qsmflow.bids import DatasetError, collect, plan_as_dict, refusal_as_dict, render_plan
 from qsmflow.bids.catalog import FINDINGS
 from qsmflow.cli.run import EXIT_CODES
+from qsmflow.interfaces.phase import PhasePreparation
 
 SHAPE, TE = (18, 20, 16), (0.005, 0.010)
 #: Longest time of one example, in s; a hang is longer by far, a busy machine is not.
@@ -55,6 +56,19 @@ def images() -> list[str]:
 
 def sidecars() -> list[str]:
     return [path for path in clean_files() if path.startswith('sub-') and path.endswith('.json')]
+
+
+def read_series(series) -> tuple[np.ndarray, io.Volume]:
+    """Return magnitude and phase (rad) of a series, as the graph reads them."""
+    prepare = PhasePreparation(
+        scaling=asdict(series.scaling) if series.scaling else {},
+        echoes=list(series.volumes) if series.volumes else [],
+        magnitude_files=list(series.magnitude),
+        phase_files=list(series.phase),
+        real_files=list(series.real),
+        imaginary_files=list(series.imag),
+    )
+    return prepare._read()
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
-"""Checks that need no dataset, and those of folders and arguments."""
+"""Checks that need no dataset."""
 
 import copy
-import os
 import pickle
 
 import numpy as np
@@ -119,73 +118,7 @@ def test_names_that_are_used():
     assert not is_usable_name('sub-02/anat/sub-01_echo-1_MEGRE.nii.gz')
 
 
-# ---- Folders and arguments ------------------------------------------------------------------
-
-
-@pytest.fixture
-def root(tmp_path):
-    (tmp_path / 'ds' / 'sub-01').mkdir(parents=True)
-    return tmp_path / 'ds'
-
-
-@pytest.mark.parametrize('out', ['.', 'results', 'derivatives', 'sub-01', '..'])
-def test_output_in_the_wrong_place(root, out):
-    with pytest.raises(DatasetError) as caught:
-        checks_dataset.check_output(root, root / out)
-    assert caught.value.exit_code == 2
-    assert caught.value.findings[0].code == 'E96'
-    assert 'derivatives/qsmflow' in str(caught.value)
-    assert sorted(p.name for p in root.iterdir()) == ['sub-01']
-
-
-def test_output_named_like_a_subject(root, tmp_path):
-    with pytest.raises(DatasetError, match='name of a subject'):
-        checks_dataset.check_output(root, tmp_path / 'sub-02')
-
-
-def test_output_through_a_link_into_the_dataset(root, tmp_path):
-    (tmp_path / 'link').symlink_to(root)
-    with pytest.raises(DatasetError, match='same folder'):
-        checks_dataset.check_output(root, tmp_path / 'link')
-
-
-def test_work_inside_the_dataset(root, tmp_path):
-    with pytest.raises(DatasetError, match='work folder') as caught:
-        checks_dataset.check_output(root, tmp_path / 'out', root / 'derivatives' / 'work')
-    assert caught.value.exit_code == 2
-
-
-def test_folders_that_are_fine(root, tmp_path):
-    checks_dataset.check_output(root, root / 'derivatives' / 'qsmflow', tmp_path / 'work')
-    assert (tmp_path / 'work').is_dir()
-    assert not list((tmp_path / 'work').iterdir())
-
-
-def test_output_that_cannot_be_made(root, tmp_path):
-    (tmp_path / 'file').write_text('x')
-    with pytest.raises(DatasetError) as caught:
-        checks_dataset.check_output(root, tmp_path / 'file' / 'out')
-    assert caught.value.exit_code == 73
-    finding = caught.value.findings[0]
-    assert finding.code == 'E99'
-    assert finding.evidence['uid'] == os.getuid()
-
-
-def test_output_that_cannot_be_written(root, tmp_path, monkeypatch):
-    def refuse(self, *_, **__):
-        raise PermissionError(13, 'Permission denied')
-
-    monkeypatch.setattr('pathlib.Path.touch', refuse)
-    with pytest.raises(DatasetError, match='Permission denied') as caught:
-        checks_dataset.check_output(root, tmp_path / 'out')
-    assert caught.value.exit_code == 73
-
-
-@pytest.mark.parametrize('dash', ['\u2013', '\u2014', '\u2212'])
-def test_typographic_dash(dash):
-    with pytest.raises(DatasetError, match="'--participant-label'") as caught:
-        checks_dataset.check_arguments(['a', f'{dash}participant-label', '01'])
-    assert caught.value.exit_code == 2
+# ---- Geometry -------------------------------------------------------------------------------
 
 
 def test_corner_shift_counts_rotation():

@@ -23,11 +23,12 @@ PRESET = PRESETS['fast']
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What a reconstruction gives: susceptibility, where it is valid, and what was decided."""
+    """What a reconstruction gives: map, where it is valid, what was decided, file of the map."""
 
     chi: np.ndarray
     mask: np.ndarray
     facts: dict
+    file: str
 
 
 def reconstruct(series, mask: np.ndarray, folder: Path, *, sign='+1', bipolar='off') -> Result:
@@ -107,4 +108,4 @@ def reconstruct(series, mask: np.ndarray, folder: Path, *, sign='+1', bipolar='o
         )
     ).chimap
     found = io.load_mask(local.mask)
-    return Result(io.load_volume(chi).data * found, found, facts)
+    return Result(io.load_volume(chi).data * found, found, facts, chi)

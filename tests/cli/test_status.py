@@ -4,8 +4,11 @@ import csv
 
 import pytest
 
+from qsmflow.bids import Finding
+from qsmflow.cli import participant
 from qsmflow.cli.progress import Monitor
 from qsmflow.cli.status import Ledger, Outcome
+from qsmflow.settings import BIDSSettings, Settings
 
 
 @pytest.fixture
@@ -73,3 +76,15 @@ def test_what_is_known_stays(ledger):
     ledger.put(Outcome('sub-02', 'failed', 'why'))
     ledger.close('late')
     assert {one.name: one.reason for one in ledger.unfinished()}['sub-02'] == 'why'
+
+
+def test_notes_are_in_the_report_of_whom_they_concern(ledger, tmp_path):
+    ledger.notes += [
+        Finding('E92', 'WARN', 'one for all', 'participants.tsv'),
+        Finding('B46', 'WARN', 'one for the first', 'sub-01/anat/sub-01_dir-AP_MEGRE.nii.gz'),
+    ]
+    settings = Settings(bids=BIDSSettings(output_dir=str(tmp_path)))
+    participant._report(ledger, settings, ['sub-01', 'sub-010'])
+    pages = [(tmp_path / f'sub-{one}.html').read_text(encoding='utf-8') for one in ('01', '010')]
+    assert ['[WARN E92] participants.tsv: one for all' in page for page in pages] == [True, True]
+    assert ['one for the first' in page for page in pages] == [True, False]

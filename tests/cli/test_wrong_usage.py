@@ -2,8 +2,9 @@
 
 import pytest
 
-from qsmflow.bids.findings import DatasetError
+from qsmflow.bids.findings import DatasetError, Finding
 from qsmflow.cli.parser import MissingToolError, check_methods, parse_args
+from qsmflow.cli.usage import refusal
 from qsmflow.settings import SettingsError
 from tests.cli.usage import refuse
 
@@ -80,20 +81,24 @@ def test_swallowed_positionals(folders, capsys):
 @pytest.mark.parametrize(
     ('output', 'work', 'words'),
     [
-        ('raw', 'w', ['OUTPUT_DIR', 'raw/derivatives/qsmflow']),
-        ('raw/sub-01', 'w', ['OUTPUT_DIR', 'raw/derivatives/qsmflow']),
-        ('out', 'raw/w', ['--work-dir', 'raw dataset']),
-        ('out', 'out', ['--work-dir', 'results']),
-        ('out', 'out/w', ['--work-dir', 'out/.work']),
+        ('raw/sub-01', 'w', ['OUTPUT_DIR', 'Use for example', 'raw/derivatives/qsmflow']),
+        ('out', 'out', ['--work-dir', 'results', 'out/.work']),
         ('file', 'w', ['OUTPUT_DIR', 'is a file']),
     ],
 )
 def test_folders_that_would_mix(folders, tmp_path, capsys, output, work, words):
+    """Further places are among the defects of row E96 (tests/bids/defects/program.py)."""
     (tmp_path / 'file').touch()
     argv = [folders[0], str(tmp_path / output), 'participant', '-w', str(tmp_path / work)]
     message = refuse(capsys, argv)
     for word in words:
         assert word in message
+
+
+def test_refusals_read_as_findings():
+    for where, evidence in (('', {}), ('/out', {'BIDS_DIR': '/raw', 'uid': 0})):
+        finding = Finding('E96', 'FATAL', 'is wrong', where, evidence, 'Do this.')
+        assert refusal('E96', 'is wrong', 'Do this.', where, evidence) == str(finding)
 
 
 # --- what only the algorithms know ---

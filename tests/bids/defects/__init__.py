@@ -1,9 +1,10 @@
 """A small clean BIDS dataset, and every way of the defect catalogue to break it.
 
-One module for each group of the catalogue; each adds its defects to ``DEFECTS``.
+One module for each group of the catalogue; and one each for what only the steps of the graph, only
+the command line, and nobody sees. All add their defects to ``DEFECTS``.
 """
 
-from . import companions, content, echoes, files, phase, protocol
+from . import companions, content, echoes, files, phase, program, protocol, scan, surroundings
 from .dataset import (
     FIELD,
     SHAPE,
@@ -21,7 +22,10 @@ from .dataset import (
 )
 from .echoes import UNEVEN, write_4d
 from .phase import real_and_imaginary, stored
+from .program import Launch
 from .registry import DEFECTS, Defect
+from .scan import Scan
+from .surroundings import Surroundings
 
 __all__ = [
     'DEFECTS',
@@ -32,6 +36,9 @@ __all__ = [
     'UNEVEN',
     'Dataset',
     'Defect',
+    'Launch',
+    'Scan',
+    'Surroundings',
     'affine',
     'companions',
     'content',
@@ -39,9 +46,12 @@ __all__ = [
     'files',
     'phantom',
     'phase',
+    'program',
     'protocol',
     'real_and_imaginary',
+    'scan',
     'stored',
+    'surroundings',
     'write_4d',
     'write_clean',
     'write_image',

@@ -31,6 +31,11 @@ def mask_on_another_grid(ds):
     write_mask(ds, *coarse_mask())
 
 
+@defect('D77', 'INFO', file='derived:sub-01/anat/sub-01_desc-brain_mask.nii.gz')
+def mask_that_fits(ds):
+    write_mask(ds, head().astype(np.uint8))
+
+
 @defect('D77', 'ERROR', file='desc-brain_mask')
 def mask_elsewhere(ds):
     grid = affine()
@@ -145,6 +150,13 @@ def t1w_of_other_session(ds):
     write_t1w(ds, ses='late')
 
 
+@defect('D82', 'INFO', file='acq-a_T1w')
+def two_t1w(ds):
+    next(ds.anat().glob('*T1w.nii.gz')).unlink()
+    for label in 'ab':
+        write_t1w(ds, extra=f'_acq-{label}')
+
+
 @defect('D82', 'WARN')
 def t1w_damaged(ds):
     path = next(ds.anat().glob('*T1w.nii.gz'))
@@ -180,6 +192,11 @@ def session_typo(ds):
 @defect('E91', 'FATAL', 2)
 def acquisition_typo(ds):
     ds.options['acq_label'] = ['hires']
+
+
+@defect('E91', 'WARN')
+def filter_that_leaves_no_t1w(ds):
+    ds.options['bids_filter'] = {'t1w': {'acquisition': 'none'}}
 
 
 @defect('E91', 'FATAL', 2)

@@ -29,6 +29,11 @@ def one_magnitude_but_r2star(ds):
         ds.image(echo, 'mag').unlink()
 
 
+@defect('B28', 'WARN', file='sub-01_T2starw.nii.gz')
+def plain_t2star_image(ds):
+    write_image(ds.anat() / 'sub-01_T2starw.nii.gz', phantom()[0][..., 0])
+
+
 @defect('B29', 'FIX', file='part-phase')
 def no_magnitude(ds):
     for path in ds.anat().glob('*part-mag*'):
@@ -282,6 +287,12 @@ def wrong_suffix(ds):
     ds.rename('_MEGRE', '_GRE')
 
 
+@defect('B46', 'WARN', file='dir-AP')
+def direction_entity_beside_a_complete_series(ds):
+    path = ds.image(1, extra='_dir-AP')
+    path.write_bytes(ds.image(1).read_bytes())
+
+
 @defect('B45', 'ERROR')
 def single_slice(ds):
     for path in ds.images():
@@ -311,6 +322,33 @@ def json_with_bom(ds):
 @defect('B50', 'ERROR', file='sub-01_echo-2_part-phase_MEGRE.json')
 def json_array(ds):
     ds.sidecar(2).write_text('[1, 2]')
+
+
+@defect('B50', 'WARN', file='sub-01_T1w.json')
+def json_of_another_image_corrupt(ds):
+    (ds.anat() / 'sub-01_T1w.json').write_text('{')
+
+
+@defect('B50', 'FATAL', 65, 'dataset_description.json')
+def description_corrupt(ds):
+    (ds.root / 'dataset_description.json').write_text('{"Name": "x",}')
+
+
+@defect('B48', '')
+def two_runs(ds):
+    """No defect: the second run has the same values, under its own name."""
+    for path in sorted(ds.anat().glob('*MEGRE*')):
+        for run in (1, 2):
+            twin = path.name.replace('sub-01_', f'sub-01_run-{run}_')
+            path.with_name(twin).write_bytes(path.read_bytes())
+        path.unlink()
+
+
+@defect('B51', '')
+def sidecars_at_the_top_alone(ds):
+    """No defect, though no image has a sidecar beside it."""
+    for path in sorted(ds.anat().glob('*MEGRE.json')):
+        path.rename(ds.root / path.name.removeprefix('sub-01_'))
 
 
 @defect('B49', 'WARN', file='acq-nd')

@@ -65,11 +65,39 @@ def dangling_sidecar(ds):
     os.symlink('../../.git/annex/objects/xx/MD5E-s1.json', ds.sidecar(2))
 
 
+@defect('C58', 'WARN', file='sub-01_T1w.json')
+def dangling_sidecar_of_another_image(ds):
+    os.symlink('../../.git/annex/objects/xx/MD5E-s1.json', ds.anat() / 'sub-01_T1w.json')
+
+
+@defect('C59', 'WARN', file='echo-2_part-phase')
+def longer_than_its_header(ds):
+    data = gzip.decompress(ds.image(2).read_bytes())
+    ds.image(2).write_bytes(gzip.compress(data + bytes(100)))
+
+
 @defect('C59', 'ERROR', file='echo-2_part-phase')
 def short_uncompressed(ds):
     data = gzip.decompress(ds.image(2).read_bytes())
     ds.image(2).unlink()
     ds.image(2, ext='.nii').write_bytes(data[:-10])
+
+
+@defect('C99', 'ERROR', file='echo-2_part-phase')
+def folder_in_place_of_an_image(ds):
+    ds.image(2).unlink()
+    ds.image(2).mkdir()
+
+
+@defect('C99', 'ERROR', file='sub-01_echo-2_part-phase_MEGRE.json')
+def folder_in_place_of_a_sidecar(ds):
+    ds.sidecar(2).unlink()
+    ds.sidecar(2).mkdir()
+
+
+@defect('C99', 'WARN', file='sub-01_T1w.json')
+def folder_in_place_of_another_sidecar(ds):
+    (ds.anat() / 'sub-01_T1w.json').mkdir()
 
 
 @defect('C61', 'ERROR', file='echo-2_part-phase')
@@ -81,6 +109,16 @@ def complex_voxels(ds):
 def colour_image(ds):
     kind = np.dtype([(c, 'u1') for c in 'RGB'])
     write_image(ds.image(2), np.zeros(SHAPE, kind))
+
+
+@defect('C63', '')
+def whole_numbers(ds):
+    """No defect: stored as 16-bit integers with a slope, by which results must not be rounded."""
+    for path in ds.images():
+        image = nib.load(path)
+        image = nib.Nifti1Image(image.get_fdata(dtype=np.float32), None, image.header)
+        image.set_data_dtype(np.int16)
+        nib.save(image, path)
 
 
 @defect('C64', 'ERROR', file='echo-2_part-mag')
@@ -154,6 +192,15 @@ def oblique(ds):
 def sagittal(ds):
     grid = np.array([[0, 0, 1.0, 0], [1.0, 0, 0, 0], [0, 1.0, 0, 0], [0, 0, 0, 1]])
     ds.regrid(grid)
+
+
+@defect('C71', '')
+def odd_matrix_sizes(ds):
+    """No defect: a plane of air less along each axis."""
+    grid = affine()
+    grid[:3, 3] += grid[:3, :3].sum(axis=1)
+    for path in ds.images():
+        ds.rewrite(path, lambda data: data[1:, 1:, 1:], grid)
 
 
 @defect('C72', 'ERROR')

@@ -135,6 +135,12 @@ def uncombined_coils(ds):
     ds.rename('_part-', '_coil-01_part-')
 
 
+@defect('A21', 'WARN', file='coil-')
+def single_coil_beside_a_complete_series(ds):
+    path = ds.image(1, extra='_coil-01')
+    path.write_bytes(ds.image(1).read_bytes())
+
+
 @defect('A21', 'ERROR', file='echo-01')
 def padded_and_plain_echo(ds):
     source = ds.image(1)

@@ -206,6 +206,16 @@ class TestStudy:
         monkeypatch.setattr(study, 'run_and_score', None)
         assert study.main(arguments) == 0
 
+    def test_nuclei(self, bench):
+        scan = bench['testbeds'].acquire('held_out/reference', voxel_size=4)
+        (name, function, arguments), *_ = bench['study'].regions(scan, None)
+        found = function(scan, **arguments)
+        assert name == 'raw'
+        assert {'putamen', 'SNr', 'mammillary', 'dentate'} <= set(found)
+        assert 'thalamus' not in found
+        assert abs(found['putamen']) < 40
+        assert found['dgm_linearity'] != found['larger_linearity']
+
     def test_every_method_has_a_run(self, bench):
         names = [name for name, _, _ in bench['study'].methods(None, None)]
         for stage in ('background', 'inversion', 'field', 'unwrapping'):

@@ -405,6 +405,7 @@ def test_unrelated_images_are_flagged_after_other_starts(tmp_path):
     assert set(result.check['attempts']) == set(starts)
 
 
+@pytest.mark.slow
 def test_from_magnitude_to_labels_at_4_mm(tmp_path, monkeypatch, coarse_head, template_brain):
     head = coarse_head
     stage = adapter._STAGES['syn_mi']

@@ -16,19 +16,25 @@ def _shifted(array):
     return out
 
 
-@pytest.mark.parametrize('stage', ['background', 'inversion'])
-def test_same_bytes(stage):
+METHODS = [
+    pytest.param(stage, method, id=f'{stage}-{name}')
+    for stage in ('background', 'inversion')
+    for name, method in catalog.STAGES[stage].items()
+]
+
+
+@pytest.mark.parametrize(('stage', 'method'), METHODS)
+def test_same_bytes(stage, method):
     _, mask, local, background = phantom((23, 24, 21))
-    for name, method in catalog.STAGES[stage].items():
-        run = get_method(stage, name)
-        total = stage == 'background' or method.takes == 'total_field'
-        field = local + background if total else local
-        options = {'radius': 3.0} if name in ('sharp', 'resharp', 'ismv') else {}
-        results = []
-        for copy in (np.copy, _shifted, np.copy):
-            result = run(copy(field), copy(mask), (1.0, 1.1, 1.3), **options)
-            result = result[0] if isinstance(result, tuple) else result
-            results.append(result.tobytes())
-            held = np.empty(np.random.default_rng(len(results)).integers(1, 1 << 20), np.uint8)
-            del held
-        assert results[0] == results[1] == results[2], name
+    run = get_method(stage, method.name)
+    total = stage == 'background' or method.takes == 'total_field'
+    field = local + background if total else local
+    options = {'radius': 3.0} if method.name in ('sharp', 'resharp', 'ismv') else {}
+    results = []
+    for copy in (np.copy, _shifted, np.copy):
+        result = run(copy(field), copy(mask), (1.0, 1.1, 1.3), **options)
+        result = result[0] if isinstance(result, tuple) else result
+        results.append(result.tobytes())
+        held = np.empty(np.random.default_rng(len(results)).integers(1, 1 << 20), np.uint8)
+        del held
+    assert results[0] == results[1] == results[2]

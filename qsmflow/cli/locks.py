@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import socket
+import stat
 import threading
 import time
 import uuid
@@ -159,7 +160,7 @@ class Locks:
     def _sign_in(self, folder: Path) -> Path:
         """Write down who this run is; its locks are further names of this file."""
         while True:
-            folder.mkdir(parents=True, exist_ok=True)
+            _make(folder)
             own = folder / f'{uuid.uuid4().hex}.run'
             try:
                 own.write_text(json.dumps(asdict(self.owner)))
@@ -248,6 +249,19 @@ class Locks:
             if _read(path) == self.owner:
                 with contextlib.suppress(OSError):
                     path.unlink()
+
+
+def _make(folder: Path) -> None:
+    """Make a folder that another run may remove at any moment."""
+    while True:
+        try:
+            return folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            # Either it was there, and was removed before pathlib could see that it is a folder, or
+            # it is something else.
+            with contextlib.suppress(FileNotFoundError):
+                if not stat.S_ISDIR(folder.lstat().st_mode):
+                    raise
 
 
 def _link(own: Path, path: Path) -> bool:

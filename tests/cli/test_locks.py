@@ -173,6 +173,27 @@ def test_only_one_of_many_gets_it(folders, stale):
     assert [left(folder) for folder in folders] == [[], []]
 
 
+def test_folder_of_the_locks_is_removed_while_it_is_made(folders, monkeypatch):
+    real, left = os.mkdir, [1, 1]
+
+    def mkdir(path, *args, **options):
+        if left and os.path.basename(path) == FOLDER:
+            left.pop()
+            raise FileExistsError(17, 'File exists', path)
+        real(path, *args, **options)
+
+    monkeypatch.setattr(os, 'mkdir', mkdir)
+    with Locks(*folders, ['01'], 'run-a'):
+        assert (folders[0] / FOLDER / 'sub-01').exists()
+    assert not left
+
+
+def test_folder_of_the_locks_is_no_folder(folders):
+    (folders[0] / FOLDER).write_text('')
+    with pytest.raises(FileExistsError, match=FOLDER), Locks(*folders, ['01'], 'run-a'):
+        pytest.fail('there is no lock')
+
+
 @pytest.mark.parametrize('links', [True, False])
 def test_without_hard_links(folders, monkeypatch, links):
     if not links:

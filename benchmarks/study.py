@@ -18,12 +18,14 @@ import json
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import testbeds
 from chain import STARTS, field_of, run_chain
+from scipy import fft
 
-from qsmflow.algorithms import catalog, get_method, quality
+from qsmflow.algorithms import catalog, get_method, operators, quality
 from qsmflow.phantom import tissues
 from qsmflow.settings import ReconstructionSettings
 
@@ -32,7 +34,9 @@ DEFAULT_BEDS = {
     'chains': None,
     'inputs': ['held_out/reference', 'held_out/field7'],
     'methods': ['held_out/reference'],
-    'regions': [f'held_out/{name}' for name in ('reference', 'large_nuclei', 'oblique15')],
+    'regions': [
+        f'held_out/{name}' for name in ('reference', 'large_nuclei', 'oblique15', 'atrophy')
+    ],
 }
 #: Nuclei of 0.05 to 0.2 ml, whose means are those of a few voxels and their surroundings.
 SMALLEST = ('mammillary', 'habenula')
@@ -66,8 +70,14 @@ def methods(scan, options):
 
 
 def regions(scan, options):
-    """Yield the default chain from raw phase and from the true local field, nucleus by nucleus."""
-    for start in ('raw', 'local'):
+    """Yield the default chain nucleus by nucleus.
+
+    From raw phase; the same with the average over a voxel that the simulation takes; and from the
+    true total and local field.
+    """
+    yield 'raw', score_nuclei, {}
+    yield 'raw, simulated average', _with_simulated_average, {}
+    for start in ('total', 'local'):
         yield start, score_nuclei, {'start': start}
 
 
@@ -97,6 +107,23 @@ def score_nuclei(scan, **choices):
         'larger_linearity': quality.dgm_linearity(chi, truth, labels, larger),
         **{t.name: np.nanmean(error[2 * i : 2 * i + 2]) for i, t in enumerate(_nuclei())},
     }
+
+
+def _with_simulated_average(scan):
+    """Score the nuclei with the average over a voxel that the truth of the simulation has.
+
+    It is that of two samples along each axis, for the physics are simulated on a grid twice as
+    fine, and damps high frequencies less than that of the whole voxel, which the inversion takes.
+    """
+
+    def response(shape):
+        full, half = fft.fftfreq, fft.rfftfreq
+        axes = (f(n) for f, n in zip((full, full, half), shape, strict=True))
+        x, y, z = (np.cos(np.pi * axis / 2).astype(np.float32) for axis in axes)
+        return x[:, None, None] * y[:, None] * z
+
+    with mock.patch.object(operators, 'voxel_response', response):
+        return score_nuclei(scan)
 
 
 def _nuclei():

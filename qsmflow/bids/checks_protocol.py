@@ -24,6 +24,18 @@ _REVIEW = 'doi:10.1148/rg.210054'
 _PRACTICE = 'default of this software'
 #: Window of the last echo time for the brain at 3 T, in ms; T2* of the tissue sets it.
 TE_LAST_3T = (30.0, 40.0)
+#: What to do about a rule that is not kept. The scan at hand is processed in any case.
+_REMEDIES = {
+    'ACQ3D': 'Acquire in 3-D from now on; if this was 3-D, add MRAcquisitionType to the sidecar.',
+    'ECHON': 'Acquire five or more echoes from now on.',
+    'TELAST': 'Compare only with scans of like echo times; choose other ones from now on.',
+    'DTE': 'Look at the total field for steps; space echoes more closely from now on.',
+    'DTEUNI': 'Nothing, unless R2* by ARLO is wanted: that takes even spacing.',
+    'SLTHK': 'Compare only with scans of like voxels; acquire thinner slices from now on.',
+    'ISO': 'Compare only with scans of like voxels and orientation; acquire cubes from now on.',
+    'PF': 'Look at the field next to sinuses and veins; acquire all of k-space from now on.',
+    'FIELD': 'Check MagneticFieldStrength; compare only with scans at the same field.',
+}
 
 
 @dataclass(frozen=True)
@@ -105,6 +117,7 @@ def protocol_findings(rules: Sequence[ProtocolRule], name: str) -> list[Finding]
             rule.message,
             name,
             {'value': rule.value, 'limit': rule.limit, 'source': rule.source},
+            _REMEDIES[rule.code],
         )
         for rule in rules
         if rule.level != 'OK'

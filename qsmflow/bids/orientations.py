@@ -106,7 +106,8 @@ def orientation_finding(group: Orientations) -> Finding:
     message = f'{number} series are combined in {group.name}_Chimap'
     if group.left_out:
         message += '; those without a magnitude are not'
-        return Finding('ORIN', 'WARN', message, evidence=evidence)
+        remedy = 'Add the magnitude of those, if there is one, to combine them too.'
+        return Finding('ORIN', 'WARN', message, evidence=evidence, remedy=remedy)
     return Finding('ORIN', 'INFO', message, evidence=evidence)
 
 

@@ -54,7 +54,9 @@ def test_protocol_rules(code, level, change):
     allowed = {'TELAST'} if code == 'FIELD' or 'te' in change else set()
     assert found[code] == level
     assert set(found) - (allowed - {code}) == {code}
-    messages = [str(item) for item in protocol_findings(rules, 'x.nii.gz')]
+    findings = protocol_findings(rules, 'x.nii.gz')
+    assert all(item.remedy for item in findings)
+    messages = [str(item) for item in findings]
     assert any(code in text and 'x.nii.gz' in text for text in messages)
 
 

@@ -202,6 +202,11 @@ class SafeMultiProcPlugin(MultiProcPlugin):
             result = {'result': None, 'traceback': text, 'taskid': future.taskid}
         self._taskresult[result['taskid']] = result
 
+    def _clear_task(self, taskid):
+        """Forget a task and its result, which nipype keeps, and with it the environment."""
+        super()._clear_task(taskid)
+        self._taskresult.pop(taskid, None)
+
     def _send_procs_to_workers(self, updatehash=False, graph=None):
         raise_again()
         if self._broken is not None:

@@ -175,6 +175,20 @@ def test_own_state_is_removed(run, tmp_path, monkeypatch):
     assert list((tmp_path / 'tmp').iterdir()) == []
 
 
+def test_results_of_finished_steps_are_not_kept(run, tmp_path, monkeypatch):
+    made = []
+    init = workers.SafeMultiProcPlugin.__init__
+
+    def remember(self, plugin_args=None):
+        init(self, plugin_args=plugin_args)
+        made.append(self)
+
+    monkeypatch.setattr(workers.SafeMultiProcPlugin, '__init__', remember)
+    assert run(2, a=[node(sleep, f'rest{n}', seconds=0) for n in range(4)]) == ()
+    assert made[0]._taskid == 4
+    assert (made[0]._taskresult, made[0]._task_obj) == ({}, {})
+
+
 def test_one_subject_is_finished_before_the_next(tmp_path, run):
     """Of two chains, the second begins when the first is done, though both could at once."""
     order = tmp_path / 'order.txt'

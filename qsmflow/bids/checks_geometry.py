@@ -1,6 +1,7 @@
 """Checks of the grid: shapes, affines, voxel size and the direction of the main field."""
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -33,11 +34,14 @@ def corner_shift(shape: Sequence[int], first: np.ndarray, second: np.ndarray) ->
     Returns
     -------
     float
-        Largest shift along one scanner axis, in mm.
+        Largest shift along one scanner axis, in mm; infinite where an affine is not finite.
     """
     corners = np.array(list(itertools.product((0, 1), repeat=3)), float)
     corners = np.hstack([corners * (np.array(shape[:3]) - 1), np.ones((8, 1))])
-    return float(np.abs(corners @ (np.asarray(first) - np.asarray(second)).T).max())
+    with np.errstate(invalid='ignore'):
+        shift = float(np.abs(corners @ (np.asarray(first) - np.asarray(second)).T).max())
+    # Not a number would be within every tolerance.
+    return math.inf if math.isnan(shift) else shift
 
 
 def check_same_grid(facts: Sequence[ImageFacts], names: Sequence[str]) -> list[Finding]:

@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -31,7 +32,8 @@ class Finding:
     file : str
         The file, relative to the dataset where possible; empty for the dataset itself.
     evidence : dict
-        Measured numbers and values, of types that JSON knows.
+        Measured numbers and values, of types that JSON knows; numbers that are not finite, which
+        it does not, become text.
     remedy : str
         The next step for the user.
 
@@ -59,6 +61,7 @@ class Finding:
             raise ValueError(f'level must be one of {LEVELS}; got {self.level!r}')
         if self.stops and not self.remedy:
             raise ValueError(f'finding {self.code} stops a series and must name a remedy')
+        object.__setattr__(self, 'evidence', _finite(self.evidence))
 
     def __str__(self) -> str:
         where = f'{self.file}: ' if self.file else ''
@@ -74,6 +77,14 @@ class Finding:
     def as_dict(self) -> dict[str, Any]:
         """Return the finding as a dictionary for JSON."""
         return asdict(self)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class DatasetError(Exception):

@@ -1,6 +1,7 @@
 """Checks that need no dataset."""
 
 import copy
+import json
 import pickle
 
 import numpy as np
@@ -130,3 +131,9 @@ def test_corner_shift_counts_rotation():
     turned[:2, :2] = [[np.cos(0.01), -np.sin(0.01)], [np.sin(0.01), np.cos(0.01)]]
     assert corner_shift((101, 101, 101), np.eye(4), turned) == pytest.approx(1.0, abs=0.01)
     assert corner_shift((101, 101, 101), np.eye(4), np.eye(4)) == 0
+
+
+def test_evidence_that_is_no_number_is_json():
+    evidence = {'a': float('nan'), 'b': [float('inf'), 1.5], 'c': {'d': -float('inf')}}
+    text = json.dumps(Finding('C72', 'WARN', 'x', '', evidence).as_dict(), allow_nan=False)
+    assert json.loads(text)['evidence'] == {'a': 'nan', 'b': ['inf', 1.5], 'c': {'d': '-inf'}}

@@ -200,7 +200,9 @@ PROPERTIES = [
           {'name': images()[0], 'changes': [(267, 64)]},
           {'name': images()[0], 'changes': [(42, 255), (43, 255)]},
           {'name': images()[0], 'changes': [(114, 0), (115, 64)]},
-          {'name': images()[0], 'changes': [(118, 128), (119, 63)]})(header_bytes),
+          {'name': images()[0], 'changes': [(118, 128), (119, 63)]},
+          {'name': images()[0], 'changes': [(283, 127)]},
+          {'name': images()[1], 'changes': [(283, 127)]})(header_bytes),
     *both({'field': st.sampled_from(list(FIELDS)), 'data': st.data()})(header_everywhere),
     *both({'name': st.sampled_from(images()), 'cut': st.just(0) | st.integers(0, 60_000),
            'flips': st.lists(st.tuples(st.integers(0, 60_000), st.integers(0, 7)), max_size=3)})(

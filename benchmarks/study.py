@@ -4,13 +4,15 @@
     python benchmarks/study.py inputs [--only held_out/reference]
     python benchmarks/study.py methods [--only held_out/reference]
     python benchmarks/study.py regions [--only held_out/oblique15]
+    python benchmarks/study.py removal [--only held_out/reference]
 
 ``chains`` runs presets from raw phase; ``inputs`` feeds the default chain with raw phase, the true
 total field and the masked true local field; ``methods`` tries each method of background removal
 and inversion: with true input, and in the default chain; ``regions`` tells which nuclei the
-default chain misses. Every figure is on the whole brain but those marked ``own``. Results go into
-``--json`` as they come, and a run continues where that file ends; ``--markdown`` writes the tables
-between the marks of a page.
+default chain misses; ``removal`` feeds each background removal with the true local and the true
+background field alone. Every figure is on the whole brain but those marked ``own`` and those of
+``removal``. Results go into ``--json`` as they come, and a run continues where that file ends;
+``--markdown`` writes the tables between the marks of a page.
 """
 
 import argparse
@@ -37,6 +39,7 @@ DEFAULT_BEDS = {
     'regions': [
         f'held_out/{name}' for name in ('reference', 'large_nuclei', 'oblique15', 'atrophy')
     ],
+    'removal': ['held_out/reference'],
 }
 #: Nuclei of 0.05 to 0.2 ml, whose means are those of a few voxels and their surroundings.
 SMALLEST = ('mammillary', 'habenula')
@@ -79,6 +82,12 @@ def regions(scan, options):
     yield 'raw, simulated average', _with_simulated_average, {}
     for start in ('total', 'local'):
         yield start, score_nuclei, {'start': start}
+
+
+def removal(scan, options):
+    """Yield every background removal with the parts of the true total field by themselves."""
+    for name in catalog.STAGES['background']:
+        yield name, score_parts, {'name': name}
 
 
 def run_and_score(scan, **choices):
@@ -143,6 +152,23 @@ def score_removal(scan, name):
     }
 
 
+def score_parts(scan, name):
+    """Return what a removal takes of a local field alone, and what it leaves of a background.
+
+    In percent of the local field, on the support of the method, means taken off. With both fields
+    the error of a linear method is the sum of these two.
+    """
+    function, mask = get_method('background', name), scan.truth['mask']
+    truth = scan.truth['local_field']
+    background = scan.truth['total_field'] - truth
+    found = {}
+    for part, field, wanted in (('taken', truth, truth), ('left', background, 0 * truth)):
+        local, support = function(field * mask, mask, scan.voxel_size, b0_dir=scan.b0_dir)[:2]
+        error, scale = (local - wanted)[support], truth[support]
+        found[part] = 100 * float(error.std(dtype=float) / scale.std(dtype=float))
+    return found
+
+
 def score_field(scan, **choices):
     """Return the error of the total field from the raw phase."""
     mask, truth = scan.truth['mask'], scan.truth['total_field']
@@ -170,7 +196,7 @@ def run(options) -> dict:
     return results
 
 
-PARTS = {'chains': chains, 'inputs': inputs, 'methods': methods, 'regions': regions}
+PARTS = {part.__name__: part for part in (chains, inputs, methods, regions, removal)}
 
 
 def _beds(options):
@@ -215,6 +241,7 @@ def _rows(part, beds):
             'dgm_linearity',
             'roi_mae',
         ),
+        'removal': ('taken', 'left'),
         'regions': (
             'dgm_linearity',
             'larger_linearity',

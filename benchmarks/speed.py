@@ -1,6 +1,6 @@
 """Time every method in FFT pairs, with its peak memory, beside other implementations.
 
-    python benchmarks/speed.py [--sizes 4.9 1 16] [--only STAGE[/METHOD] ...] [--threads N ...]
+    python benchmarks/speed.py [--sizes 4.9152 1 16] [--only STAGE[/METHOD] ...] [--threads N ...]
                                [--no-memory [--reuse FILE]] [--json FILE] [--markdown FILE]
                                [--check FILE]
     python benchmarks/speed.py --memory-table [--update]
@@ -65,8 +65,8 @@ SCALED = (
 #: tolerance may need one more on another processor.
 MORE = 1.05
 
-#: Million voxels of 160 x 192 x 160, the grid of the peer's figures.
-USUAL_SIZE = 4.9152
+#: Million voxels of the tables; the first is 160 x 192 x 160, the grid of the peer's figures.
+PAGE_SIZES = (4.9152, 1.0, 16.0)
 
 
 @dataclass(frozen=True)
@@ -312,8 +312,12 @@ def check(rows: list[Row], recorded: Path, factor: float) -> list[str]:
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add('--sizes', type=float, nargs='+', default=[USUAL_SIZE],
-        help='million voxels; all methods at the first one')  # fmt: skip
+    add(
+        '--sizes',
+        type=float,
+        nargs='+',
+        help='million voxels; all methods at the first one; three sizes with --markdown',
+    )
     add('--only', nargs='+', metavar='NAME', help="stages, or e.g. 'inversion/tv'")
     add('--threads', type=int, nargs='+', help='numbers of threads')
     add('--echoes', type=int, default=4)
@@ -339,6 +343,7 @@ def main(argv: list[str] | None = None) -> int:
         return print_memory(options)
     if options.memory_table:
         return memory_table(options)
+    options.sizes = options.sizes or (PAGE_SIZES if options.markdown else PAGE_SIZES[:1])
     chosen, rows, others = selected(options.only), [], []
     for threads in options.threads or [ops.workers()]:
         os.environ['OMP_NUM_THREADS'] = str(threads)

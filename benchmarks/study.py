@@ -28,6 +28,7 @@ from chain import STARTS, field_of, run_chain
 from scipy import fft
 
 from qsmflow.algorithms import catalog, get_method, operators, quality
+from qsmflow.algorithms.cosmos import cosmos
 from qsmflow.phantom import tissues
 from qsmflow.settings import ReconstructionSettings
 
@@ -70,6 +71,11 @@ def methods(scan, options):
         yield f'field/{name}/chain', score_field, {'field': name}
     for name in catalog.STAGES['unwrapping']:
         yield f'unwrapping/{name}/chain', score_field, {'unwrapping': name}
+    for name in catalog.STAGES['strategy']:
+        yield f'strategy/{name}/chain', run_and_score, {'strategy': name}
+    for name in catalog.STAGES['relaxometry']:
+        yield f'relaxometry/{name}/true', score_relaxation, {'name': name}
+    yield 'inversion/cosmos/true', score_cosmos, {}
 
 
 def regions(scan, options):
@@ -150,6 +156,43 @@ def score_removal(scan, name):
         'own_xsim': quality.xsim(local, truth, support),
         'missing': float(1 - support[mask].mean()),
     }
+
+
+def score_relaxation(scan, name):
+    """Return the error of R2* from the magnitude, where the field is smooth.
+
+    The true R2* leaves out the decay by fields that change inside a voxel, which the magnitude
+    has: voxels count where the total field changes by less than 10 ppb to every neighbour.
+    """
+    mask, truth, field = (scan.truth[key] for key in ('mask', 'r2star', 'total_field'))
+    steps = [np.abs(np.gradient(field, axis=axis)) for axis in range(3)]
+    smooth = mask & (np.max(steps, axis=0) < 0.01)
+    fit = get_method('relaxometry', name)(scan.magnitude, mask, scan.voxel_size, te=scan.te)
+    return {
+        'nrmse': quality.nrmse(fit.r2star, truth, smooth),
+        'correlation': quality.correlation(fit.r2star, truth, smooth),
+        'missing': float(1 - smooth[mask].mean()),
+    }
+
+
+def score_cosmos(scan):
+    """Return the error of COSMOS from local fields of three orientations.
+
+    They are made of the true susceptibility with the dipole kernel of the inversion, and a noise
+    of 1 ppb: 0 degrees, and 25 degrees about two axes.
+    """
+    turn = np.radians(25)
+    b0_dirs = [(0, 0, 1), (np.sin(turn), 0, np.cos(turn)), (0, np.sin(turn), np.cos(turn))]
+    mask, chi = scan.truth['mask'], scan.truth['chi']
+    noise = np.random.default_rng(0)
+    fields = []
+    for b0_dir in b0_dirs:
+        field = operators.forward_field(chi * mask, scan.voxel_size, b0_dir=b0_dir)
+        fields.append(field + noise.normal(0, 1e-3, field.shape).astype(np.float32))
+    found = testbeds.score(
+        cosmos(fields, mask, scan.voxel_size, b0_dirs=b0_dirs), scan, mask, show=False
+    )
+    return {name: found['brain'][name] for name in SCORES}
 
 
 def score_parts(scan, name):
@@ -263,10 +306,10 @@ def _cell(key, value):
     return f'{value:.{digits}f}'
 
 
-def write_page(page: Path, results: dict) -> None:
-    """Replace the tables of a page, each between its marks."""
+def write_between(page: Path, parts: dict[str, str]) -> None:
+    """Replace tables of a page, each between its marks."""
     text = page.read_text('utf-8')
-    for part, table in tables(results).items():
+    for part, table in parts.items():
         begin, end = f'<!-- begin {part} -->', f'<!-- end {part} -->'
         head, _, rest = text.partition(begin)
         _, _, tail = rest.partition(end)
@@ -290,7 +333,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     results = run(options)
     if options.markdown:
-        write_page(options.markdown, results)
+        write_between(options.markdown, tables(results))
     return 0
 
 

@@ -17,7 +17,7 @@ from qsmflow.phantom import tissues
 
 FOLDER = Path(__file__).parents[1] / 'benchmarks'
 NAMES = ('testbeds', 'synthetic', 'reference', 'measure', 'compare', 'speed_tables', 'chain',
-         'speed', 'study')  # fmt: skip
+         'speed', 'study', 'overview')  # fmt: skip
 
 
 @pytest.fixture(scope='module')
@@ -475,3 +475,36 @@ class TestSpeed:
         assert new['inversion', 'tkd'].pad == 16
         assert new['background', 'vsharp'].reach == 12
         assert new['relaxometry', 'arlo'].per_echo > 0
+
+
+class TestOverview:
+    def test_every_method_has_its_accuracy_and_cost(self, bench):
+        overview = bench['overview']
+        scores = json.loads((FOLDER / 'study.json').read_text())['methods'][overview.BED]
+        costs = overview.first_size(json.loads((FOLDER / 'speed.json').read_text()))
+        table = list(overview.rows(scores, costs))
+        cells = {
+            row.split(' | ')[0].strip('| '): row.strip('| ').split(' | ') for row in table[2:]
+        }
+        assert set(cells) == {
+            *(f'{stage}/{name}' for stage in catalog.STAGES for name in catalog.STAGES[stage]),
+            'inversion/cosmos',
+        }
+        for name, row in cells.items():
+            assert row[1] != '–' or row[3] != '–', name
+            assert row[7] != '–' or name.startswith('strategy/') or name == 'inversion/cosmos', (
+                name
+            )
+        assert [row for row in table if row not in overview.PAGE.read_text('utf-8')] == []
+
+    def test_numbers_land_in_their_columns(self, bench):
+        scores = {'inversion/tv/true': {'nrmse': 1.25, 'xsim': 0.5}}
+        costs = {'inversion/tv': {'pairs': 7.04, 'iterations': 40, 'volumes': None}}
+        (row,) = [r for r in bench['overview'].rows(scores, costs) if 'inversion/tv ' in r]
+        assert row == '| inversion/tv | 1.2 | 0.500 | – | – | – | – | 7.0 | 40 | – |'
+
+    def test_marks_that_are_missing_are_told(self, bench, tmp_path):
+        page = tmp_path / 'page.md'
+        page.write_text('nothing')
+        with pytest.raises(SystemExit, match='begin comparison'):
+            bench['study'].write_between(page, {'comparison': 'x'})

@@ -444,7 +444,11 @@ def _add_execution(parser) -> None:
         '(./work, or .work in OUTPUT_DIR where that cannot be written)',
     )
     for flag, setting, text in (
-        ('--clean-workdir', 'clean_workdir', 'empty the work folder first'),
+        (
+            '--clean-workdir',
+            'clean_workdir',
+            'remove the steps of earlier runs from the work folder first; other files stay',
+        ),
         (
             '--allow-mixed-settings',
             'allow_mixed_settings',

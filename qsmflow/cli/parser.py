@@ -10,6 +10,7 @@ from pathlib import Path
 from qsmflow.cli.hints import option_hint
 from qsmflow.cli.options import STAGE_OPTIONS, build_parser
 from qsmflow.cli.usage import refusal
+from qsmflow.cli.workdir import is_hidden_in, version_folder
 from qsmflow.settings import Settings, SettingsError, nearest, read_toml, without_preset
 
 #: Dashes that word processors make of ``-``.
@@ -282,10 +283,14 @@ def _misplaced_output(raw: Path, out: Path) -> tuple[Path, str, str] | None:
 
 def _misplaced_work(raw: Path, out: Path, work: Path) -> tuple[Path, str, str] | None:
     """Return what is wrong with the place of the work folder: folder, message, remedy."""
+    steps = version_folder(work)
+    for option, folder in (('BIDS_DIR', raw), ('OUTPUT_DIR', out)):
+        if folder.is_relative_to(steps):
+            message = f'{option} is or lies in the folder of the steps in -w/--work-dir'
+            return steps, message, 'Give a work folder elsewhere.'
+    if is_hidden_in(work, out):
+        return None
     if work.is_relative_to(out):
-        # A hidden folder is no part of the BIDS dataset that the results form.
-        if any(part.startswith('.') for part in work.relative_to(out).parts[:1]):
-            return None
         remedy = f'Give a folder elsewhere, or a hidden one such as {out / ".work"}.'
         return work, '-w/--work-dir lies in the results', remedy
     if work.is_relative_to(raw):

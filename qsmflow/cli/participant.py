@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import logging
 import os
-import shutil
 import signal
 from collections.abc import Iterable
 from pathlib import Path
@@ -131,7 +130,7 @@ def _work(collection, settings: Settings, ledger: Ledger) -> None:
             require_access(out_dir, work_dir, subjects)
             findings = require_one_method(out_dir, subjects, settings)
             if settings.execution.clean_workdir:
-                _clean(Path(work_dir))
+                _clean(settings)
                 locks.cleaned()
             findings += require_space(collection.series, settings)
             for finding in findings:
@@ -154,10 +153,15 @@ def _work(collection, settings: Settings, ledger: Ledger) -> None:
         raise
 
 
-def _clean(work_dir: Path) -> None:
-    """Remove what earlier runs of any version left in the work folder."""
-    for old in work_dir.glob('qsmflow-*'):
-        shutil.rmtree(old)
+def _clean(settings: Settings) -> None:
+    """Remove the steps of earlier runs from the work folder, and say which."""
+    from qsmflow.cli.workdir import clean
+
+    given = settings.bids
+    datasets = {f'--derivatives {name}': Path(path) for name, path in given.derivatives.items()}
+    datasets['BIDS_DIR'] = Path(given.bids_dir)
+    for path in clean(Path(settings.execution.work_dir), Path(given.output_dir), datasets):
+        _LOGGER.info('removed the steps of earlier runs: %s', path)
 
 
 def _close(ledger: Ledger, settings: Settings) -> None:
@@ -230,13 +234,12 @@ def _process(collection, settings: Settings, log_dir: Path, ledger: Ledger) -> N
         run_graph,
     )
     from qsmflow.cli.texts import draw_graph, write_methods
+    from qsmflow.cli.workdir import version_folder
     from qsmflow.workflows.base import init_qsmflow_wf
 
     ledger.phase = 'building the graph'
-    work_dir = Path(settings.execution.work_dir)
     ledger.expect(*(item.name for item in collection.series))
-    # Hashes cover a node's inputs, not our code: another version starts in a folder of its own.
-    base_dir = work_dir / f'qsmflow-{__version__}'
+    base_dir = version_folder(Path(settings.execution.work_dir))
     base_dir.mkdir(parents=True, exist_ok=True)
     configure_nipype(settings, log_dir)
     workflow = init_qsmflow_wf(

@@ -180,6 +180,19 @@ def work_in_the_results(launch):
     launch.work = launch.out / 'work'
 
 
+@launched('E96', 'FATAL', 2, file=f'qsmflow-{__version__}')
+def output_in_the_folder_of_the_steps(launch):
+    launch.work = launch.raw.parent / 'w'
+    launch.out = launch.work / f'qsmflow-{__version__}' / 'out'
+
+
+@launched('E96', 'FATAL', 2, file='qsmflow-0.0.9/qsmflow_wf')
+def cleaning_would_remove_a_dataset(launch):
+    steps = launch.work / 'qsmflow-0.0.9' / 'qsmflow_wf'
+    steps.mkdir(parents=True)
+    launch.options += ['--clean-workdir', '--derivatives', f'prep={launch.work}']
+
+
 # ---- What lies in the folders, and their disks ----------------------------------------------
 
 

@@ -395,7 +395,10 @@ FINDINGS: dict[str, FindingKind] = {
     'E104': _kind('the run was interrupted', 'F', 'exit code 143 or 130; it can be resumed'),
     'E107': _kind('no folder for caches and settings', 'I', 'a temporary one takes its place'),
     'E110': _kind(
-        'a step failed', 'E', 'the other series are finished; exit code 1; status.tsv says why'
+        'a step failed',
+        'E',
+        'the other series are finished, unless with --stop-on-first-crash; exit code 1; status.tsv '
+        'says why',
     ),
     'SLOPPY': _kind('run with --sloppy', 'W', 'coarse on purpose: for trials only'),
     # ---- Protocol ----

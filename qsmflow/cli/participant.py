@@ -268,8 +268,9 @@ def _process(collection, settings: Settings, log_dir: Path, ledger: Ledger) -> N
         ledger.close(reason, status='not started' if small else 'interrupted')
         _end_early(ledger, settings)
         raise
-    ledger.put(*(_outcome(name, needed, failures) for name, needed in _parts(collection.series)))
-    ledger.put(*(_cosmos_outcome(group, failures) for group in groups))
+    series_parts = _parts(collection.series)
+    ledger.put(*(_outcome(*part, failures, monitor) for part in series_parts))
+    ledger.put(*(_cosmos_outcome(group, failures, monitor) for group in groups))
 
 
 def _end_early(ledger: Ledger, settings: Settings) -> None:
@@ -280,7 +281,7 @@ def _end_early(ledger: Ledger, settings: Settings) -> None:
         _LOGGER.error('%s could not be written (%s)', ledger.path, error)
 
 
-def _outcome(name: str, needed: tuple[str, ...], failures) -> Outcome:
+def _outcome(name: str, needed: tuple[str, ...], failures, monitor: progress.Monitor) -> Outcome:
     """Say how a series ended, and log the nodes that failed."""
     own = [item for item in failures if item.group in needed]
     for item in own:
@@ -290,19 +291,22 @@ def _outcome(name: str, needed: tuple[str, ...], failures) -> Outcome:
             _LOGGER.debug(
                 '%s', Path(item.crash_file).read_text(encoding='utf-8', errors='replace')
             )
-    reason = '; '.join(
-        str(
-            Finding(
-                *('E110', 'ERROR', f'{item.node}: {item.reason}'),
-                remedy=f'See {item.crash_file or "the log"}; other series are not concerned.',
-            )
-        )
-        for item in own
-    )
-    return Outcome(name, 'failed' if own else 'done', reason)
+    if own:
+        return Outcome(name, 'failed', '; '.join(str(_step_failed(item, monitor)) for item in own))
+    if not monitor.ended or all(monitor.complete(group) for group in needed):
+        return Outcome(name, 'done')
+    begun = any(monitor.finished[group] for group in needed)
+    return Outcome(name, 'interrupted' if begun else 'not started', monitor.ended)
 
 
-def _cosmos_outcome(group, failures) -> Outcome:
+def _step_failed(item, monitor: progress.Monitor) -> Finding:
+    """Return what is said of a node that failed."""
+    see = f'See {item.crash_file or "the log"}'
+    others = monitor.ended or 'other series are not concerned'
+    return Finding('E110', 'ERROR', f'{item.node}: {item.reason}', remedy=f'{see}; {others}.')
+
+
+def _cosmos_outcome(group, failures, monitor: progress.Monitor) -> Outcome:
     """Say how a COSMOS map ended: it is not begun where a reconstruction that it needs failed."""
     series = {item.name for item in group.series}
     lost = [
@@ -311,7 +315,7 @@ def _cosmos_outcome(group, failures) -> Outcome:
     if lost:
         names = ', '.join(sorted({item.group for item in lost}))
         return Outcome(group.name, 'failed', f'not made: the reconstruction of {names} failed')
-    return _outcome(group.name, (group.name,), failures)
+    return _outcome(group.name, (group.name,), failures, monitor)
 
 
 def _parts(series, groups=()) -> list[tuple[str, tuple[str, ...]]]:

@@ -397,7 +397,7 @@ FINDINGS: dict[str, FindingKind] = {
     'E110': _kind(
         'a step failed',
         'E',
-        'the other series are finished, unless with --stop-on-first-crash; exit code 1; status.tsv '
+        'the other series are finished, but for --stop-on-first-crash; exit code 1; status.tsv '
         'says why',
     ),
     'SLOPPY': _kind('run with --sloppy', 'W', 'coarse on purpose: for trials only'),

@@ -29,13 +29,16 @@ def run(settings: Settings) -> int:
 
     Raises
     ------
+    DatasetError
+        If the output folder is that of another program; exit code 2.
     NothingToGroupError
         If the output folder holds no region table.
     """
-    from qsmflow.cli.history import mixture
+    from qsmflow.cli.history import mixture, require_own
     from qsmflow.report import build_group
 
     out_dir = Path(settings.bids.output_dir)
+    require_own(out_dir)
     tables = sorted(out_dir.glob('sub-*/**/anat/*_stats.tsv'))
     if not tables:
         raise NothingToGroupError(

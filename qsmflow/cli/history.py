@@ -68,7 +68,7 @@ def require_one_method(
         if the folder is that of another program or a raw dataset. Exit code 2.
     """
     out_dir = Path(out_dir)
-    _require_own(out_dir)
+    require_own(out_dir)
     records, mine = read_records(out_dir), method_settings(settings)
     findings = []
     others = {label: one for label, one in records.items() if one.get('Settings') != mine}
@@ -151,8 +151,16 @@ def _old_versions(out_dir: Path, records: dict[str, dict]) -> list[Finding]:
     return [Finding('E97', 'WARN', message, str(out_dir), {'subjects': len(old)}, remedy)]
 
 
-def _require_own(out_dir: Path) -> None:
-    """Refuse a folder that holds a dataset of another kind."""
+def require_own(out_dir: str | Path) -> None:
+    """Refuse to write into a folder that holds a dataset of another kind.
+
+    Raises
+    ------
+    DatasetError
+        ``E97``, with exit code 2, if its ``dataset_description.json`` is that of another program
+        or of a raw dataset.
+    """
+    out_dir = Path(out_dir)
     path = out_dir / 'dataset_description.json'
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
@@ -166,7 +174,7 @@ def _require_own(out_dir: Path) -> None:
     else:
         return
     remedy = f'Give a folder of its own, such as {out_dir / "qsmflow"}.'
-    message = f'the output folder holds {what}, whose description would be overwritten'
+    message = f'the output folder holds {what}, whose files would be overwritten'
     raise DatasetError([Finding('E97', 'FATAL', message, str(path), remedy=remedy)], EXIT_USAGE)
 
 

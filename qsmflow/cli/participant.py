@@ -37,12 +37,15 @@ def run(settings: Settings) -> int:
     Raises
     ------
     DatasetError
-        If there is no series at all, or a label does not exist.
+        If there is no series at all, a label does not exist, or the output folder is not ours.
     SettingsError
         If a series does not have the echoes that a setting needs.
     """
     from qsmflow.cli import texts
+    from qsmflow.cli.history import require_own
 
+    if settings.execution.reports_only or settings.execution.boilerplate_only:
+        require_own(settings.bids.output_dir)
     if settings.execution.reports_only:
         return texts.rebuild_reports(settings)
     ledger = Ledger(_log_dir(settings) / 'status.tsv')

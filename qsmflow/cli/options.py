@@ -441,7 +441,8 @@ def _add_execution(parser) -> None:
         metavar='DIR',
         type=values.any_path,
         help='folder of intermediate files; given again, it resumes an interrupted run '
-        '(./work, or .work in OUTPUT_DIR where that cannot be written)',
+        '(./work, or .work in OUTPUT_DIR where that cannot be written or lies in BIDS_DIR or '
+        'OUTPUT_DIR)',
     )
     for flag, setting, text in (
         (

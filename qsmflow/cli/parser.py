@@ -10,7 +10,7 @@ from pathlib import Path
 from qsmflow.cli.hints import option_hint
 from qsmflow.cli.options import STAGE_OPTIONS, build_parser
 from qsmflow.cli.usage import refusal
-from qsmflow.cli.workdir import is_hidden_in, version_folder
+from qsmflow.cli.workdir import is_hidden_in, uses_work_folder, version_folder
 from qsmflow.settings import Settings, SettingsError, nearest, read_toml, without_preset
 
 #: Dashes that word processors make of ``-``.
@@ -196,7 +196,8 @@ def _merge(config: dict, given: dict) -> dict:
         merged.setdefault('reconstruction', {}).setdefault('preset', 'fast')
     execution.setdefault('run_uuid', _new_run_uuid())
     if not execution.get('work_dir'):
-        execution['work_dir'] = _default_work_dir(merged['bids']['output_dir'])
+        bids = merged['bids']
+        execution['work_dir'] = _default_work_dir(bids['bids_dir'], bids['output_dir'])
     return merged
 
 
@@ -215,11 +216,15 @@ def _new_run_uuid() -> str:
     return f'{datetime.now():%Y%m%d-%H%M%S}_{uuid.uuid4()}'
 
 
-def _default_work_dir(output_dir: str) -> str:
-    """Return ``./work``, or a folder in the output where the current folder is read-only."""
-    here = Path.cwd()
-    if os.access(here, os.W_OK):
-        return str(here / 'work')
+def _default_work_dir(bids_dir: str, output_dir: str) -> str:
+    """Return ``./work``, or a hidden folder in the output where that is no place for it.
+
+    So it is where the current folder is read-only, or lies in the dataset or in the results.
+    """
+    work = Path.cwd() / 'work'
+    raw, out = Path(bids_dir).resolve(), Path(output_dir).resolve()
+    if os.access(work.parent, os.W_OK) and not _misplaced_work(raw, out, work.resolve()):
+        return str(work)
     return str(Path(output_dir) / '.work')
 
 
@@ -249,7 +254,9 @@ def _check_folders(parser, settings: Settings) -> None:
     raw, out, work = (
         Path(folder).resolve() for folder in (bids.bids_dir, bids.output_dir, execution.work_dir)
     )
-    problem = _misplaced_output(raw, out) or _misplaced_work(raw, out, work)
+    problem = _misplaced_output(raw, out)
+    if uses_work_folder(settings):
+        problem = problem or _misplaced_work(raw, out, work)
     for option, path in (
         ('--bids-database-dir', bids.bids_database_dir),
         ('--dry-run-json', execution.dry_run_json),

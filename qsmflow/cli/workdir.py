@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from qsmflow import __version__
+from qsmflow.settings import Settings
 
 _LOGGER = logging.getLogger('qsmflow.cli')
 #: Name of the graph, and of the folder that nipype makes for its steps.
@@ -20,6 +21,13 @@ GRAPH = 'qsmflow_wf'
 _NAME = re.compile(
     r'qsmflow-\d+(\.\d+)+((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?(\+[a-z0-9]+(\.[a-z0-9]+)*)?'
 )
+
+
+def uses_work_folder(settings: Settings) -> bool:
+    """Tell whether a run needs a work folder; a dry run makes none, and looks at its place."""
+    execution = settings.execution
+    texts = execution.reports_only or execution.boilerplate_only
+    return settings.bids.analysis_level == 'participant' and not texts
 
 
 def version_folder(work_dir: Path) -> Path:

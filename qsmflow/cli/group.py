@@ -45,7 +45,7 @@ def run(settings: Settings) -> int:
             f'{out_dir} holds no region table (sub-*/**/anat/*_stats.tsv). Run the participant '
             'level on this folder first.'
         )
-    mixed = [str(finding) for finding in mixture(out_dir)]
+    mixed = [str(finding) for finding in mixture(out_dir, settings.bids.bids_dir)]
     for text in mixed:
         _LOGGER.warning('%s', text)
     participants = Path(settings.bids.bids_dir) / 'participants.tsv'

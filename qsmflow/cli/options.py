@@ -453,7 +453,8 @@ def _add_execution(parser) -> None:
         (
             '--allow-mixed-settings',
             'allow_mixed_settings',
-            'write beside results of other participants that were made by other methods',
+            'write beside results of other participants that were made by other methods or from '
+            'another dataset',
         ),
         ('--dry-run', 'dry_run', 'check the dataset, print what would be done, and stop'),
         ('--stop-on-first-crash', 'stop_on_first_crash', 'stop at the first failure'),

@@ -143,7 +143,8 @@ def _work(collection, settings: Settings, ledger: Ledger) -> None:
             log_dir = _start_output(settings, collection.series)
             for subject in subjects:
                 remove_partial(Path(out_dir, f'sub-{subject}'))
-                write_record(out_dir, subject, settings)
+                own = [item for item in collection.series if item.subject == subject]
+                write_record(out_dir, subject, settings, own)
             if collection.series:
                 _process(collection, settings, log_dir, ledger)
             _close(ledger, settings)

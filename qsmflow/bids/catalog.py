@@ -369,10 +369,11 @@ FINDINGS: dict[str, FindingKind] = {
     ),
     'E96': _kind('output or work folder in the wrong place', 'F', 'exit code 2'),
     'E97': _kind(
-        'results of other methods or another version',
+        'results of other methods, another version or another dataset',
         'FW',
         'exit code 2 where results of other participants would stay beside those of this run; '
-        'WARN where they are replaced, for another version, or with --allow-mixed-settings',
+        'WARN where they are replaced, for another version, where the dataset is not certain, or '
+        'with --allow-mixed-settings',
     ),
     'E98': _kind(
         'too little space, or a disk that filled up',
@@ -395,7 +396,10 @@ FINDINGS: dict[str, FindingKind] = {
     'E104': _kind('the run was interrupted', 'F', 'exit code 143 or 130; it can be resumed'),
     'E107': _kind('no folder for caches and settings', 'I', 'a temporary one takes its place'),
     'E110': _kind(
-        'a step failed', 'E', 'the other series are finished; exit code 1; status.tsv says why'
+        'a step failed',
+        'E',
+        'the other series are finished, but for --stop-on-first-crash; exit code 1; status.tsv '
+        'says why',
     ),
     'SLOPPY': _kind('run with --sloppy', 'W', 'coarse on purpose: for trials only'),
     # ---- Protocol ----

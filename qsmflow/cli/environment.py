@@ -14,6 +14,7 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 from qsmflow.cli.usage import refusal
+from qsmflow.cli.workdir import uses_work_folder
 from qsmflow.kernel_cache import private_folder
 from qsmflow.settings import Settings
 
@@ -47,11 +48,11 @@ def prepare(settings: Settings, environ: MutableMapping[str, str] = os.environ) 
         If output or work folder cannot be made or written. Its ``exit_code`` is 73.
     """
     work_dir = Path(settings.execution.work_dir)
-    execution = settings.execution
-    if not execution.dry_run:
+    if not uses_work_folder(settings):  # its place was not looked at
+        work_dir = Path(settings.bids.output_dir, '.work')
+    if not settings.execution.dry_run:
         require_writable(settings.bids.output_dir, 'OUTPUT_DIR')
-        texts = execution.reports_only or execution.boilerplate_only
-        if settings.bids.analysis_level == 'participant' and not texts:
+        if uses_work_folder(settings):
             require_writable(work_dir, '-w/--work-dir')
     ours = _folder_if_no_temporary(work_dir, settings.execution.run_uuid, environ)
     # The C library keeps freed arrays of up to 32 MB for later, so that a worker would hold on to

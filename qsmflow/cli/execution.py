@@ -79,12 +79,13 @@ def run_graph(
     crash_dir : Path
         Where crash files go.
     monitor : progress.Monitor
-        Is told of every node, see :func:`make_monitor`.
+        Is told of every node, see :func:`make_monitor`, and of an early end.
 
     Returns
     -------
     tuple of NodeFailure
-        Empty if everything finished.
+        Empty if everything finished. Nodes that depend on one that failed are not among them, nor
+        those that an early end left.
 
     Raises
     ------
@@ -104,9 +105,11 @@ def run_graph(
             raise
         except Exception as error:
             raise_again()
-            # nipype raises once, at the end, for all failed nodes; each has a crash file.
+            # nipype raises at the end, once for all failed nodes, or at the first one if it is to
+            # stop there; each has a crash file.
             if not set(crash_dir.glob('crash-*')) - before and not monitor.failures:
                 raise
+            monitor.ended = _why_ended_early(error, plugin, settings)
             logging.getLogger(__name__).debug('the graph ended with: %s', error)
         finally:
             progress.watch(None)
@@ -114,6 +117,16 @@ def run_graph(
                 progress.write_usage(monitor.usage, crash_dir / 'resources.tsv')
             _remove_partial(Path(settings.bids.output_dir), getattr(plugin, 'ended', []))
     return tuple(getattr(plugin, 'failures', ())) or _failures(crash_dir, before)
+
+
+def _why_ended_early(error: Exception, plugin, settings: Settings) -> str:
+    """Say why a graph ended before all that could run had run; empty if it had."""
+    if settings.execution.stop_on_first_crash:
+        return 'the run stopped at the first failure (--stop-on-first-crash)'
+    # nipype's plugins mark what they give up as done, so that in the end all nodes are.
+    if all(getattr(plugin, 'proc_done', ())):
+        return ''
+    return f'the run ended early: {last_error(f"{type(error).__name__}: {error}")}'
 
 
 def require_memory(workflow: Workflow, settings: Settings) -> None:

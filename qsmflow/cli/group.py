@@ -29,20 +29,23 @@ def run(settings: Settings) -> int:
 
     Raises
     ------
+    DatasetError
+        If the output folder is that of another program; exit code 2.
     NothingToGroupError
         If the output folder holds no region table.
     """
-    from qsmflow.cli.history import mixture
+    from qsmflow.cli.history import mixture, require_own
     from qsmflow.report import build_group
 
     out_dir = Path(settings.bids.output_dir)
+    require_own(out_dir)
     tables = sorted(out_dir.glob('sub-*/**/anat/*_stats.tsv'))
     if not tables:
         raise NothingToGroupError(
             f'{out_dir} holds no region table (sub-*/**/anat/*_stats.tsv). Run the participant '
             'level on this folder first.'
         )
-    mixed = [str(finding) for finding in mixture(out_dir)]
+    mixed = [str(finding) for finding in mixture(out_dir, settings.bids.bids_dir)]
     for text in mixed:
         _LOGGER.warning('%s', text)
     participants = Path(settings.bids.bids_dir) / 'participants.tsv'

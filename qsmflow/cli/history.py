@@ -1,4 +1,4 @@
-"""With which version and methods the results in an output folder were made.
+"""With which version and methods, and from which dataset, the results in a folder were made.
 
 Results of one folder are compared with each other, so they must have come about in one way. A
 small record for each subject tells how.
@@ -7,6 +7,7 @@ small record for each subject tells how.
 import json
 import logging
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from qsmflow import __version__
 from qsmflow.algorithms.catalog import STAGES
 from qsmflow.bids.derivatives import write_json
 from qsmflow.bids.findings import EXIT_USAGE, DatasetError, Finding
+from qsmflow.bids.series import GRESeries
+from qsmflow.cli import origin
 from qsmflow.settings import Settings
 
 _LOGGER = logging.getLogger('qsmflow.cli')
@@ -39,13 +42,15 @@ def method_settings(settings: Settings) -> dict[str, Any]:
     """
     found = {name: getattr(settings.reconstruction, name) for name in _METHOD}
     found['random_seed'] = settings.execution.random_seed
+    if settings.execution.sloppy:
+        found['sloppy'] = True
     return json.loads(json.dumps(found))
 
 
 def require_one_method(
     out_dir: str | Path, subjects: list[str], settings: Settings
 ) -> tuple[Finding, ...]:
-    """Refuse to mix results of different methods in one folder, and tell what else is old.
+    """Refuse to mix results of different methods or datasets, and tell what else is old.
 
     Parameters
     ----------
@@ -59,49 +64,126 @@ def require_one_method(
     Returns
     -------
     tuple of Finding
-        ``E97``, as warnings: results of another version, or results that will be replaced.
+        ``E97``, as warnings: results of another version, results that will be replaced, and
+        results that may come from another dataset.
 
     Raises
     ------
     DatasetError
-        If results of other subjects were made by other methods, unless the settings allow it; or
-        if the folder is that of another program or a raw dataset. Exit code 2.
+        If results of other subjects were made by other methods or from another dataset, unless
+        the settings allow it; or if the folder is that of another program or a raw dataset. Exit
+        code 2.
     """
     out_dir = Path(out_dir)
-    _require_own(out_dir)
-    records, mine = read_records(out_dir), method_settings(settings)
-    findings = []
+    require_own(out_dir)
+    records = read_records(out_dir)
+    return (
+        *_other_methods(out_dir, records, subjects, settings),
+        *_other_datasets(out_dir, records, subjects, settings),
+        *_old_versions(out_dir, records),
+    )
+
+
+def _other_methods(
+    out_dir: Path, records: dict[str, dict], subjects: list[str], settings: Settings
+) -> list[Finding]:
+    """Tell of results by other methods; refuse where they would stay beside those of this run."""
+    mine = method_settings(settings)
     others = {label: one for label, one in records.items() if one.get('Settings') != mine}
+    findings = []
     kept = sorted(set(others) - set(subjects))
     if kept:
-        changes = _changes(others[kept[0]].get('Settings') or {}, mine)
         message = f'results of {_names(kept)} were made by other methods than this run uses'
-        evidence = {'before -> now': changes}
-        if not settings.execution.allow_mixed_settings:
-            remedy = (
-                'Use another output folder; or repeat the earlier settings, with --config-file '
-                'and the qsmflow.toml of that run in logs/; or process all subjects in one run, '
-                'which replaces everything; or insist with --allow-mixed-settings.'
-            )
-            finding = Finding('E97', 'FATAL', message, str(out_dir), evidence, remedy)
-            raise DatasetError([finding], EXIT_USAGE)
-        remedy = 'Do not compare them with each other.'
-        findings.append(Finding('E97', 'WARN', message, str(out_dir), evidence, remedy))
+        changes = _changes(others[kept[0]].get('Settings') or {}, mine)
+        remedy = (
+            'Use another output folder; or repeat the earlier settings, with --config-file '
+            'and the qsmflow.toml of that run in logs/; or process all subjects in one run, '
+            'which replaces everything; or insist with --allow-mixed-settings.'
+        )
+        findings.append(_mixed(settings, message, out_dir, changes, remedy))
     replaced = sorted(set(others) & set(subjects))
     if replaced:
-        changes = _changes(others[replaced[0]].get('Settings') or {}, mine)
         message = f'results of {_names(replaced)} were made by other methods and are replaced'
+        changes = _changes(others[replaced[0]].get('Settings') or {}, mine)
+        findings.append(_replaced(message, out_dir, changes))
+    return findings
+
+
+def _other_datasets(
+    out_dir: Path, records: dict[str, dict], subjects: list[str], settings: Settings
+) -> list[Finding]:
+    """Tell of results from another dataset; refuse where they would stay beside those of this run.
+
+    The sources of all results are named by one link, which is that of this run.
+    """
+    bids_dir = settings.bids.bids_dir
+    now = origin.describe(bids_dir) if bids_dir else {}
+    found = origin.compare(_origins(records), bids_dir) if bids_dir else {}
+    findings = []
+    other = found.get('other', [])
+    kept = [label for label in other if label not in subjects]
+    if kept:
+        message = f'results of {_names(kept)} were made from another dataset than {bids_dir}'
+        changes = _changes(_described(records[kept[0]]), now, 'none')
         remedy = (
-            'Files that this run does not make stay; delete the folder first to be rid of them.'
+            'Use an output folder for each dataset; or insist with --allow-mixed-settings: the '
+            'Sources of the earlier results will then name the wrong dataset.'
         )
-        evidence = {'before -> now': changes}
-        findings.append(Finding('E97', 'WARN', message, str(out_dir), evidence, remedy))
-    return (*findings, *_old_versions(out_dir, records))
+        findings.append(_mixed(settings, message, out_dir, changes, remedy))
+    replaced = [label for label in other if label in subjects]
+    if replaced:
+        message = f'results of {_names(replaced)} were made from another dataset and are replaced'
+        changes = _changes(_described(records[replaced[0]]), now, 'none')
+        findings.append(_replaced(message, out_dir, changes))
+    unsure = [label for label in found.get('unsure', []) if label not in subjects]
+    if unsure:
+        message = (
+            f'results of {_names(unsure)} may come from another dataset than {bids_dir}: the '
+            'images that they were made from are not there, or have changed'
+        )
+        remedy = 'If so, use an output folder for each dataset.'
+        findings.append(Finding('E97', 'WARN', message, str(out_dir), remedy=remedy))
+    return findings
 
 
-def write_record(out_dir: str | Path, subject: str, settings: Settings) -> None:
-    """Take down the version and the methods of a subject's results."""
-    content = {'Version': __version__, 'Settings': method_settings(settings)}
+def _mixed(
+    settings: Settings, message: str, out_dir: Path, changes: list[str], remedy: str
+) -> Finding:
+    """Refuse a mixture, or return what is said of it if the user insists."""
+    evidence = {'before -> now': changes}
+    if settings.execution.allow_mixed_settings:
+        remedy = 'Do not compare them with each other.'
+        return Finding('E97', 'WARN', message, str(out_dir), evidence, remedy)
+    finding = Finding('E97', 'FATAL', message, str(out_dir), evidence, remedy)
+    raise DatasetError([finding], EXIT_USAGE)
+
+
+def _replaced(message: str, out_dir: Path, changes: list[str]) -> Finding:
+    remedy = 'Files that this run does not make stay; delete the folder first to be rid of them.'
+    return Finding('E97', 'WARN', message, str(out_dir), {'before -> now': changes}, remedy)
+
+
+def write_record(
+    out_dir: str | Path, subject: str, settings: Settings, series: Iterable[GRESeries] = ()
+) -> None:
+    """Take down the version, the methods and the dataset of a subject's results.
+
+    Parameters
+    ----------
+    out_dir : path-like
+        Output folder.
+    subject : str
+        Label.
+    settings : Settings
+        Settings of this run.
+    series : iterable of GRESeries, optional
+        Those of the subject.
+    """
+    content = {
+        'Version': __version__,
+        'Settings': method_settings(settings),
+        'Dataset': origin.origin(settings.bids.bids_dir, series),
+    }
     write_json(_folder(out_dir) / f'sub-{subject}_settings.json', content)
 
 
@@ -117,8 +199,16 @@ def read_records(out_dir: str | Path) -> dict[str, dict]:
     return records
 
 
-def mixture(out_dir: str | Path) -> tuple[Finding, ...]:
-    """Return ``E97`` if the results of an output folder did not all come about in one way."""
+def mixture(out_dir: str | Path, bids_dir: str | Path = '') -> tuple[Finding, ...]:
+    """Return ``E97`` if the results of an output folder did not all come about in one way.
+
+    Parameters
+    ----------
+    out_dir : path-like
+        Output folder.
+    bids_dir : path-like, optional
+        Dataset that they should come from.
+    """
     records = read_records(out_dir)
     kinds = {json.dumps(one.get('Settings'), sort_keys=True) for one in records.values()}
     versions = sorted({str(one.get('Version')) for one in records.values()})
@@ -130,7 +220,22 @@ def mixture(out_dir: str | Path) -> tuple[Finding, ...]:
     if len(versions) > 1:
         message = f'the results were made by versions {", ".join(versions)}'
         findings.append(Finding('E97', 'WARN', message, str(out_dir), remedy=remedy))
+    other = origin.compare(_origins(records), bids_dir)['other'] if str(bids_dir) else []
+    if other:
+        message = f'results of {_names(other)} were made from another dataset than {bids_dir}'
+        remedy = 'Use an output folder for each dataset.'
+        findings.append(Finding('E97', 'WARN', message, str(out_dir), remedy=remedy))
     return tuple(findings)
+
+
+def _origins(records: dict[str, dict]) -> dict[str, dict]:
+    """Return what was kept of the dataset of each subject's results; nothing in old records."""
+    kept = {label: one.get('Dataset') for label, one in records.items()}
+    return {label: one for label, one in kept.items() if isinstance(one, dict)}
+
+
+def _described(record: dict) -> dict:
+    return {key: text for key, text in record['Dataset'].items() if key != 'Images'}
 
 
 def _folder(out_dir: str | Path) -> Path:
@@ -151,8 +256,16 @@ def _old_versions(out_dir: Path, records: dict[str, dict]) -> list[Finding]:
     return [Finding('E97', 'WARN', message, str(out_dir), {'subjects': len(old)}, remedy)]
 
 
-def _require_own(out_dir: Path) -> None:
-    """Refuse a folder that holds a dataset of another kind."""
+def require_own(out_dir: str | Path) -> None:
+    """Refuse to write into a folder that holds a dataset of another kind.
+
+    Raises
+    ------
+    DatasetError
+        ``E97``, with exit code 2, if its ``dataset_description.json`` is that of another program
+        or of a raw dataset.
+    """
+    out_dir = Path(out_dir)
     path = out_dir / 'dataset_description.json'
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
@@ -166,7 +279,7 @@ def _require_own(out_dir: Path) -> None:
     else:
         return
     remedy = f'Give a folder of its own, such as {out_dir / "qsmflow"}.'
-    message = f'the output folder holds {what}, whose description would be overwritten'
+    message = f'the output folder holds {what}, whose files would be overwritten'
     raise DatasetError([Finding('E97', 'FATAL', message, str(path), remedy=remedy)], EXIT_USAGE)
 
 
@@ -180,11 +293,11 @@ def _generators(out_dir: Path) -> dict[str, str]:
         return {}
 
 
-def _changes(before: dict, now: dict) -> list[str]:
+def _changes(before: dict, now: dict, absent: str = 'default') -> list[str]:
     """Say what differs, a setting at a time."""
     before, now = _flat(before), _flat(now)
     return [
-        f'{key}: {before.get(key, "default")} -> {now.get(key, "default")}'
+        f'{key}: {before.get(key, absent)} -> {now.get(key, absent)}'
         for key in sorted({*before, *now})
         if before.get(key) != now.get(key)
     ]

@@ -441,14 +441,20 @@ def _add_execution(parser) -> None:
         metavar='DIR',
         type=values.any_path,
         help='folder of intermediate files; given again, it resumes an interrupted run '
-        '(./work, or .work in OUTPUT_DIR where that cannot be written)',
+        '(./work, or .work in OUTPUT_DIR where that cannot be written or lies in BIDS_DIR or '
+        'OUTPUT_DIR)',
     )
     for flag, setting, text in (
-        ('--clean-workdir', 'clean_workdir', 'empty the work folder first'),
+        (
+            '--clean-workdir',
+            'clean_workdir',
+            'remove the steps of earlier runs from the work folder first; other files stay',
+        ),
         (
             '--allow-mixed-settings',
             'allow_mixed_settings',
-            'write beside results of other participants that were made by other methods',
+            'write beside results of other participants that were made by other methods or from '
+            'another dataset',
         ),
         ('--dry-run', 'dry_run', 'check the dataset, print what would be done, and stop'),
         ('--stop-on-first-crash', 'stop_on_first_crash', 'stop at the first failure'),

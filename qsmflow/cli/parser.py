@@ -10,6 +10,7 @@ from pathlib import Path
 from qsmflow.cli.hints import option_hint
 from qsmflow.cli.options import STAGE_OPTIONS, build_parser
 from qsmflow.cli.usage import refusal
+from qsmflow.cli.workdir import is_hidden_in, uses_work_folder, version_folder
 from qsmflow.settings import Settings, SettingsError, nearest, read_toml, without_preset
 
 #: Dashes that word processors make of ``-``.
@@ -195,7 +196,8 @@ def _merge(config: dict, given: dict) -> dict:
         merged.setdefault('reconstruction', {}).setdefault('preset', 'fast')
     execution.setdefault('run_uuid', _new_run_uuid())
     if not execution.get('work_dir'):
-        execution['work_dir'] = _default_work_dir(merged['bids']['output_dir'])
+        bids = merged['bids']
+        execution['work_dir'] = _default_work_dir(bids['bids_dir'], bids['output_dir'])
     return merged
 
 
@@ -214,11 +216,15 @@ def _new_run_uuid() -> str:
     return f'{datetime.now():%Y%m%d-%H%M%S}_{uuid.uuid4()}'
 
 
-def _default_work_dir(output_dir: str) -> str:
-    """Return ``./work``, or a folder in the output where the current folder is read-only."""
-    here = Path.cwd()
-    if os.access(here, os.W_OK):
-        return str(here / 'work')
+def _default_work_dir(bids_dir: str, output_dir: str) -> str:
+    """Return ``./work``, or a hidden folder in the output where that is no place for it.
+
+    So it is where the current folder is read-only, or lies in the dataset or in the results.
+    """
+    work = Path.cwd() / 'work'
+    raw, out = Path(bids_dir).resolve(), Path(output_dir).resolve()
+    if os.access(work.parent, os.W_OK) and not _misplaced_work(raw, out, work.resolve()):
+        return str(work)
     return str(Path(output_dir) / '.work')
 
 
@@ -248,7 +254,9 @@ def _check_folders(parser, settings: Settings) -> None:
     raw, out, work = (
         Path(folder).resolve() for folder in (bids.bids_dir, bids.output_dir, execution.work_dir)
     )
-    problem = _misplaced_output(raw, out) or _misplaced_work(raw, out, work)
+    problem = _misplaced_output(raw, out)
+    if uses_work_folder(settings):
+        problem = problem or _misplaced_work(raw, out, work)
     for option, path in (
         ('--bids-database-dir', bids.bids_database_dir),
         ('--dry-run-json', execution.dry_run_json),
@@ -282,10 +290,14 @@ def _misplaced_output(raw: Path, out: Path) -> tuple[Path, str, str] | None:
 
 def _misplaced_work(raw: Path, out: Path, work: Path) -> tuple[Path, str, str] | None:
     """Return what is wrong with the place of the work folder: folder, message, remedy."""
+    steps = version_folder(work)
+    for option, folder in (('BIDS_DIR', raw), ('OUTPUT_DIR', out)):
+        if folder.is_relative_to(steps):
+            message = f'{option} is or lies in the folder of the steps in -w/--work-dir'
+            return steps, message, 'Give a work folder elsewhere.'
+    if is_hidden_in(work, out):
+        return None
     if work.is_relative_to(out):
-        # A hidden folder is no part of the BIDS dataset that the results form.
-        if any(part.startswith('.') for part in work.relative_to(out).parts[:1]):
-            return None
         remedy = f'Give a folder elsewhere, or a hidden one such as {out / ".work"}.'
         return work, '-w/--work-dir lies in the results', remedy
     if work.is_relative_to(raw):

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import logging
 import os
-import shutil
 import signal
 from collections.abc import Iterable
 from pathlib import Path
@@ -38,12 +37,15 @@ def run(settings: Settings) -> int:
     Raises
     ------
     DatasetError
-        If there is no series at all, or a label does not exist.
+        If there is no series at all, a label does not exist, or the output folder is not ours.
     SettingsError
         If a series does not have the echoes that a setting needs.
     """
     from qsmflow.cli import texts
+    from qsmflow.cli.history import require_own
 
+    if settings.execution.reports_only or settings.execution.boilerplate_only:
+        require_own(settings.bids.output_dir)
     if settings.execution.reports_only:
         return texts.rebuild_reports(settings)
     ledger = Ledger(_log_dir(settings) / 'status.tsv')
@@ -131,7 +133,7 @@ def _work(collection, settings: Settings, ledger: Ledger) -> None:
             require_access(out_dir, work_dir, subjects)
             findings = require_one_method(out_dir, subjects, settings)
             if settings.execution.clean_workdir:
-                _clean(Path(work_dir))
+                _clean(settings)
                 locks.cleaned()
             findings += require_space(collection.series, settings)
             for finding in findings:
@@ -141,7 +143,8 @@ def _work(collection, settings: Settings, ledger: Ledger) -> None:
             log_dir = _start_output(settings, collection.series)
             for subject in subjects:
                 remove_partial(Path(out_dir, f'sub-{subject}'))
-                write_record(out_dir, subject, settings)
+                own = [item for item in collection.series if item.subject == subject]
+                write_record(out_dir, subject, settings, own)
             if collection.series:
                 _process(collection, settings, log_dir, ledger)
             _close(ledger, settings)
@@ -154,10 +157,15 @@ def _work(collection, settings: Settings, ledger: Ledger) -> None:
         raise
 
 
-def _clean(work_dir: Path) -> None:
-    """Remove what earlier runs of any version left in the work folder."""
-    for old in work_dir.glob('qsmflow-*'):
-        shutil.rmtree(old)
+def _clean(settings: Settings) -> None:
+    """Remove the steps of earlier runs from the work folder, and say which."""
+    from qsmflow.cli.workdir import clean
+
+    given = settings.bids
+    datasets = {f'--derivatives {name}': Path(path) for name, path in given.derivatives.items()}
+    datasets['BIDS_DIR'] = Path(given.bids_dir)
+    for path in clean(Path(settings.execution.work_dir), Path(given.output_dir), datasets):
+        _LOGGER.info('removed the steps of earlier runs: %s', path)
 
 
 def _close(ledger: Ledger, settings: Settings) -> None:
@@ -230,13 +238,12 @@ def _process(collection, settings: Settings, log_dir: Path, ledger: Ledger) -> N
         run_graph,
     )
     from qsmflow.cli.texts import draw_graph, write_methods
+    from qsmflow.cli.workdir import version_folder
     from qsmflow.workflows.base import init_qsmflow_wf
 
     ledger.phase = 'building the graph'
-    work_dir = Path(settings.execution.work_dir)
     ledger.expect(*(item.name for item in collection.series))
-    # Hashes cover a node's inputs, not our code: another version starts in a folder of its own.
-    base_dir = work_dir / f'qsmflow-{__version__}'
+    base_dir = version_folder(Path(settings.execution.work_dir))
     base_dir.mkdir(parents=True, exist_ok=True)
     configure_nipype(settings, log_dir)
     workflow = init_qsmflow_wf(
@@ -265,8 +272,9 @@ def _process(collection, settings: Settings, log_dir: Path, ledger: Ledger) -> N
         ledger.close(reason, status='not started' if small else 'interrupted')
         _end_early(ledger, settings)
         raise
-    ledger.put(*(_outcome(name, needed, failures) for name, needed in _parts(collection.series)))
-    ledger.put(*(_cosmos_outcome(group, failures) for group in groups))
+    series_parts = _parts(collection.series)
+    ledger.put(*(_outcome(*part, failures, monitor) for part in series_parts))
+    ledger.put(*(_cosmos_outcome(group, failures, monitor) for group in groups))
 
 
 def _end_early(ledger: Ledger, settings: Settings) -> None:
@@ -277,7 +285,7 @@ def _end_early(ledger: Ledger, settings: Settings) -> None:
         _LOGGER.error('%s could not be written (%s)', ledger.path, error)
 
 
-def _outcome(name: str, needed: tuple[str, ...], failures) -> Outcome:
+def _outcome(name: str, needed: tuple[str, ...], failures, monitor: progress.Monitor) -> Outcome:
     """Say how a series ended, and log the nodes that failed."""
     own = [item for item in failures if item.group in needed]
     for item in own:
@@ -287,19 +295,22 @@ def _outcome(name: str, needed: tuple[str, ...], failures) -> Outcome:
             _LOGGER.debug(
                 '%s', Path(item.crash_file).read_text(encoding='utf-8', errors='replace')
             )
-    reason = '; '.join(
-        str(
-            Finding(
-                *('E110', 'ERROR', f'{item.node}: {item.reason}'),
-                remedy=f'See {item.crash_file or "the log"}; other series are not concerned.',
-            )
-        )
-        for item in own
-    )
-    return Outcome(name, 'failed' if own else 'done', reason)
+    if own:
+        return Outcome(name, 'failed', '; '.join(str(_step_failed(item, monitor)) for item in own))
+    if not monitor.ended or all(monitor.complete(group) for group in needed):
+        return Outcome(name, 'done')
+    begun = any(monitor.finished[group] for group in needed)
+    return Outcome(name, 'interrupted' if begun else 'not started', monitor.ended)
 
 
-def _cosmos_outcome(group, failures) -> Outcome:
+def _step_failed(item, monitor: progress.Monitor) -> Finding:
+    """Return what is said of a node that failed."""
+    see = f'See {item.crash_file or "the log"}'
+    others = monitor.ended or 'other series are not concerned'
+    return Finding('E110', 'ERROR', f'{item.node}: {item.reason}', remedy=f'{see}; {others}.')
+
+
+def _cosmos_outcome(group, failures, monitor: progress.Monitor) -> Outcome:
     """Say how a COSMOS map ended: it is not begun where a reconstruction that it needs failed."""
     series = {item.name for item in group.series}
     lost = [
@@ -308,7 +319,7 @@ def _cosmos_outcome(group, failures) -> Outcome:
     if lost:
         names = ', '.join(sorted({item.group for item in lost}))
         return Outcome(group.name, 'failed', f'not made: the reconstruction of {names} failed')
-    return _outcome(group.name, (group.name,), failures)
+    return _outcome(group.name, (group.name,), failures, monitor)
 
 
 def _parts(series, groups=()) -> list[tuple[str, tuple[str, ...]]]:

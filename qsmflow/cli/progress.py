@@ -29,6 +29,8 @@ class Monitor:
         Take down what each finished node used, in ``usage``.
     failures : list of tuple
         Group and node name of each failed node.
+    ended : str
+        Why the graph ended early, so that not all nodes have run; empty if it did not.
     """
 
     totals: dict[str, int]
@@ -37,6 +39,7 @@ class Monitor:
     usage: list[dict] = field(default_factory=list)
     finished: Counter = field(default_factory=Counter)
     failures: list[tuple[str, str]] = field(default_factory=list)
+    ended: str = ''
     _seen: set[str] = field(default_factory=set)
     _progress: object = None
     _tasks: dict = field(default_factory=dict)

@@ -18,7 +18,7 @@ class Outcome:
     name : str
         Series or COSMOS map, as in file names; or ``sub-<label>`` for what belongs to a subject.
     status : {'done', 'failed', 'not started', 'interrupted'}
-        ``'not started'`` when a check of the input stopped it.
+        ``'not started'`` when a check of the input stopped it, or the run ended before it.
     reason : str
         Empty when done.
     """

@@ -95,8 +95,9 @@ SAYS = {
     'E91': 'has no|cannot be used|filter|query|typographic dash|there is no option',
     'E92': 'participants listed|participant_id',
     'E93': 'BIDS validator|not validated: bids-validator-deno is not installed',
-    'E96': 'OUTPUT_DIR (is|lies|contains|has)|--work-dir lies',
-    'E97': r'by other methods|holds the results of fMRIPrep|results of version 0\.0\.9',
+    'E96': 'OUTPUT_DIR (is|lies|contains|has)|--work-dir lies|--clean-workdir would remove',
+    'E97': r'by other methods|from another dataset|holds the results of fMRIPrep|'
+    r'results of version 0\.0\.9',
     'E98': "space|'remove'.* could not be written: the disk .* is full",
     'E99': 'cannot be written: (Not a directory|Read-only)',
     'E100': '1 steps of an earlier run',

@@ -109,6 +109,23 @@ def test_no_temporary_folder(settings, tmp_path, monkeypatch):
     assert environ['HOME'].startswith(environ['TMPDIR'])
 
 
+def test_group_level_without_a_temporary_folder_writes_to_the_output(
+    settings, tmp_path, monkeypatch
+):
+    """Where the work folder lies was not looked at."""
+
+    def none():
+        raise FileNotFoundError
+
+    monkeypatch.setattr(tempfile, 'tempdir', tempfile.tempdir)
+    monkeypatch.setattr(tempfile, 'gettempdir', none)
+    group = replace(settings, bids=replace(settings.bids, analysis_level='group'))
+    environ = {}
+    environment.prepare(group, environ)
+    assert environ['TMPDIR'] == str(tmp_path / 'out' / '.work' / 'run' / 'tmp')
+    assert not (tmp_path / 'work').exists()
+
+
 def test_folder_that_cannot_be_written(tmp_path, monkeypatch):
     def refuse(**kwargs):
         raise OSError(errno.EROFS, 'Read-only file system')

@@ -65,6 +65,7 @@ def test_what_holds_for_one_acquisition_or_changes_no_numbers_is_free(tmp_path, 
             'echoes: [] -> [1, 2, 3]',
         ),
         (Settings(execution=ExecutionSettings(random_seed=7)), 'random_seed: 42 -> 7'),
+        (Settings(execution=ExecutionSettings(sloppy=True)), 'sloppy: default -> True'),
     ],
 )
 def test_other_methods_beside_other_subjects_are_refused(tmp_path, other, change):

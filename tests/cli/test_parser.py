@@ -251,3 +251,27 @@ def test_derivatives_in_the_dataset(folders, tmp_path):
 def test_work_folder_where_the_current_one_is_read_only(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(parser_module.os, 'access', lambda path, mode: False)
     assert parse_args(folders).execution.work_dir == str(tmp_path / 'out' / '.work')
+
+
+@pytest.mark.parametrize('here', ['raw', 'raw/sub-01', 'out', 'raw/derivatives/qsmflow'])
+def test_default_work_folder_is_not_in_dataset_or_results(folders, tmp_path, monkeypatch, here):
+    out = here if here.endswith(('out', 'qsmflow')) else 'out'
+    (tmp_path / here).mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(tmp_path / here)
+    settings = parse_args([folders[0], str(tmp_path / out), 'participant'])
+    assert settings.execution.work_dir == str(tmp_path / out / '.work')
+
+
+@pytest.mark.parametrize(
+    'options',
+    [('group',), ('participant', '--reports-only'), ('participant', '--boilerplate-only')],
+)
+def test_place_of_a_work_folder_that_is_not_used_is_no_matter(folders, tmp_path, options):
+    parse_args([*folders[:2], *options, '-w', str(tmp_path / 'raw/work')])
+    parse_args([*folders[:2], *options, '-w', str(tmp_path / 'out/work')])
+
+
+@pytest.mark.parametrize('options', [(), ('--dry-run',)])
+def test_place_of_a_work_folder_that_is_used_matters(folders, tmp_path, capsys, options):
+    message = refuse(capsys, [*folders, *options, '-w', str(tmp_path / 'raw/work')])
+    assert '-w/--work-dir lies in the raw dataset' in message

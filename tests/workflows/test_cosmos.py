@@ -11,6 +11,7 @@ from qsmflow import workflows
 from qsmflow.bids.orientations import orientation_groups
 from qsmflow.cli.execution import NodeFailure
 from qsmflow.cli.participant import _cosmos_outcome
+from qsmflow.cli.progress import Monitor
 from qsmflow.settings import ReconstructionSettings, ResourceSettings, Settings
 from tests.workflows.graphs import RUNS, SERIES, WITH_COSMOS
 
@@ -138,7 +139,8 @@ def test_a_lost_reconstruction_is_a_lost_map():
     stem = 'qsmflow_wf.sub_01_wf.sub_01_run_2_wf'
 
     def outcome(failed, node):
-        return _cosmos_outcome(group, (NodeFailure(failed, node, 'ValueError: x', 'crash'),))
+        failures = (NodeFailure(failed, node, 'ValueError: x', 'crash'),)
+        return _cosmos_outcome(group, failures, Monitor({}))
 
     lost = outcome('sub-01_run-2', f'{stem}.reconstruction_wf.field_mapping_wf.fit')
     assert (lost.name, lost.status) == ('sub-01_desc-cosmos', 'failed')

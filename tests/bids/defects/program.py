@@ -16,7 +16,7 @@ from nipype.interfaces.utility import Function
 
 from qsmflow import __version__
 from qsmflow.engine import Node, Workflow
-from qsmflow.settings import ReconstructionSettings, Settings
+from qsmflow.settings import BIDSSettings, ReconstructionSettings, Settings
 
 from .dataset import Dataset
 from .registry import defect
@@ -180,6 +180,19 @@ def work_in_the_results(launch):
     launch.work = launch.out / 'work'
 
 
+@launched('E96', 'FATAL', 2, file=f'qsmflow-{__version__}')
+def output_in_the_folder_of_the_steps(launch):
+    launch.work = launch.raw.parent / 'w'
+    launch.out = launch.work / f'qsmflow-{__version__}' / 'out'
+
+
+@launched('E96', 'FATAL', 2, file='qsmflow-0.0.9/qsmflow_wf')
+def cleaning_would_remove_a_dataset(launch):
+    steps = launch.work / 'qsmflow-0.0.9' / 'qsmflow_wf'
+    steps.mkdir(parents=True)
+    launch.options += ['--clean-workdir', '--derivatives', f'prep={launch.work}']
+
+
 # ---- What lies in the folders, and their disks ----------------------------------------------
 
 
@@ -193,6 +206,15 @@ def results_of_another_program(launch):
     launch.out.mkdir()
     content = {'DatasetType': 'derivative', 'GeneratedBy': [{'Name': 'fMRIPrep'}]}
     (launch.out / 'dataset_description.json').write_text(json.dumps(content))
+
+
+@launched('E97', 'FATAL', 2, file='out')
+def results_of_another_dataset(launch):
+    other = BIDSSettings(bids_dir=str(launch.raw.parent / 'other'))
+    Path(other.bids_dir).mkdir()
+    description = Path(other.bids_dir, 'dataset_description.json')
+    description.write_text(json.dumps({'Name': 'Another study'}))
+    record(launch, '02', Settings(bids=other))
 
 
 @launched('E97', 'WARN', 0, file='out', told=('report',))

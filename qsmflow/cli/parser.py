@@ -172,15 +172,35 @@ def _report_unknown(parser, unknown) -> None:
     parser.error(f'unexpected {" ".join(unknown)!r}: three positional arguments are expected')
 
 
+def typed_options(parser, argv: list[str]) -> dict[str, str]:
+    """Return the options on a command line: the setting of each, and how it was written.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Result of :func:`qsmflow.cli.options.build_parser`.
+    argv : list of str
+        Arguments.
+
+    Examples
+    --------
+    >>> typed_options(build_parser(), ['raw', 'out', 'participant', '--n_cpus=2'])
+    {'resources.nprocs': '--n_cpus'}
+    """
+    settings = {flag: action.dest for action in parser._actions for flag in action.option_strings}
+    flags = [word.partition('=')[0] for word in argv]
+    return {settings[flag]: flag for flag in flags if flag in settings}
+
+
 def _naming(parser, argv: list[str], config: dict) -> Callable[[str], str]:
     """Return what tells how the user has written a setting: an option, or a line of the file."""
-    flags, typed = {}, {}
-    for action in parser._actions:
-        for flag in action.option_strings:
-            if flag.startswith('--'):
-                flags.setdefault(action.dest, flag)
-            if any(flag == word.partition('=')[0] for word in argv):
-                typed[action.dest] = flag
+    typed = typed_options(parser, argv)
+    flags = {
+        action.dest: flag
+        for action in reversed(parser._actions)
+        for flag in reversed(action.option_strings)
+        if flag.startswith('--')
+    }
 
     def name(key: str) -> str:
         group, _, setting = key.partition('.')

@@ -178,7 +178,7 @@ def test_effective_file_repeats_a_run(folders, tmp_path):
         ('', ['--preset', 'fast'], {'max_iter': 12, 'refine': 2, 'refine_coarse': (10,)}, 0),
         ('inversion = "rts"', ['--preset', 'fast'], {'max_iter': 12}, 0),
         ('preset = "fast"', ['--preset', 'thorough'], {'max_iter': 12, 'refine': 40}, 0),
-        ('inversion = "tv"', ['--sloppy'], {'max_iter': 12, 'refine': 2, 'refine_coarse': (10,)}, 0),
+        ('', ['--sloppy'], {'max_iter': 12, 'refine': 2, 'refine_coarse': (10,)}, 0),
     ],
 )  # fmt: skip
 def test_parameters_of_the_file_are_for_its_own_methods(

@@ -412,7 +412,7 @@ PRESETS: dict[str, Preset] = {
     for preset in (
         Preset(
             'fast',
-            'a third of the iterations, for a first look',
+            'a third of the iterations or less, for a first look',
             params={
                 'background': {'max_iter': 6, 'coarse_iter': (30, 100)},
                 'inversion': {'max_iter': 7, 'refine': 2, 'refine_coarse': (10,)},

@@ -24,6 +24,9 @@ QUERIES = {
     'mask': 'brain masks of derivatives',
     'dseg': 'segmentations of derivatives',
 }
+_QUERIES_ARE = (
+    f'Queries are {", ".join(f"{name} ({meaning})" for name, meaning in QUERIES.items())}.'
+)
 #: Names of entities in pybids and fMRIPrep, where they are not those of file names.
 LONG_NAMES = {
     'subject': 'sub', 'session': 'ses', 'acquisition': 'acq', 'nucleus': 'nuc', 'volume': 'voi',
@@ -61,6 +64,8 @@ def read_filter_file(path: str | Path) -> dict[str, dict[str, Any]]:
         message = f'argument --bids-filter-file: {path} cannot be read: {error}'
         raise _refused(message, 'Write it as a JSON object.') from error
     try:
+        if not isinstance(content, Mapping):
+            raise _refused('the filter is no JSON object', f'{_QUERIES_ARE} {{}} filters nothing.')
         return check_filters(content)
     except DatasetError as error:
         (finding,) = error.findings
@@ -91,12 +96,14 @@ def check_filters(filters: Mapping[str, Query] | None) -> dict[str, dict[str, An
     >>> check_filters({'megre': {'acquisition': 'qsm', 'run': None}})
     {'megre': {'acq': 'qsm', 'run': None}}
     """
-    if not isinstance(filters or {}, Mapping):
-        raise _refused('the filter is no JSON object', f'Its keys are {", ".join(QUERIES)}.')
+    if filters is not None and not isinstance(filters, Mapping):
+        raise _refused('the filter is no JSON object', _QUERIES_ARE)
     checked: dict[str, dict[str, Any]] = {}
     for name, query in (filters or {}).items():
         if name not in QUERIES:
-            remedy = suggestion(str(name), QUERIES, 'query').replace(' labels', ' names')
+            remedy = (
+                suggestion(str(name), QUERIES, 'query').partition('Available')[0] + _QUERIES_ARE
+            )
             raise _refused(f'the filter has an unknown query {name!r}', remedy)
         if not isinstance(query, Mapping):
             raise _refused(

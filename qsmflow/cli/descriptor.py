@@ -103,7 +103,7 @@ def _positional_inputs(parser: argparse.ArgumentParser) -> list[dict]:
         {
             'id': 'bids_dir',
             'name': 'BIDS dataset',
-            'description': _sentence(bids_dir.help),
+            'description': _sentence(bids_dir),
             'type': 'File',
             'value-key': '[BIDS_DIR]',
             'optional': False,
@@ -111,7 +111,7 @@ def _positional_inputs(parser: argparse.ArgumentParser) -> list[dict]:
         {
             'id': 'output_dir_name',
             'name': 'Output folder',
-            'description': _sentence(output_dir.help),
+            'description': _sentence(output_dir),
             'type': 'String',
             'value-key': '[OUTPUT_DIR]',
             'optional': True,
@@ -127,7 +127,7 @@ def _positional_inputs(parser: argparse.ArgumentParser) -> list[dict]:
         {
             'id': 'analysis_level',
             'name': 'Analysis level',
-            'description': _sentence(level.help),
+            'description': _sentence(level),
             'type': 'String',
             'value-key': '[ANALYSIS_LEVEL]',
             'value-choices': list(level.choices),
@@ -147,7 +147,7 @@ def _option_input(action: argparse.Action) -> dict:
     entry = {
         'id': name,
         'name': name.replace('_', ' '),
-        'description': _sentence(action.help),
+        'description': _sentence(action),
         'value-key': f'[{name.upper()}]',
         'command-line-flag': flag,
         'optional': True,
@@ -187,9 +187,13 @@ def _exclusive(group) -> dict:
     }
 
 
-def _sentence(text: str) -> str:
-    text = text % {} if '%%' in text else text
-    return f'{text[0].upper()}{text[1:].rstrip(".")}.'
+def _sentence(action: argparse.Action) -> str:
+    """Return the help of an option as a sentence; a literal at its start stays as it is typed."""
+    text = action.help % {} if '%%' in action.help else action.help
+    first = text.split()[0]
+    literal = not first.isalpha() or first in (action.choices or ())
+    start = text[0] if literal else text[0].upper()
+    return f'{start}{text[1:].rstrip(".")}.'
 
 
 def dump() -> str:

@@ -3,8 +3,6 @@
 import difflib
 from collections.abc import Iterable
 
-from qsmflow.settings import nearest
-
 #: What users of QSMxT, SEPIA, fMRIPrep and other BIDS Apps would type for an option of ours. A
 #: name of a stage can also be followed by ``-param``.
 ELSEWHERE = {
@@ -17,7 +15,8 @@ ELSEWHERE = {
     '--skip-bids-validation': 'skip-validation no-validation no-bids-validation',
     '--phase-scale': 'phase-scaling phase-units phase-range scale-phase rescale-phase',
     '--phase-sign -1': 'invert-phase reverse-phase flip-phase negate-phase',
-    '--bipolar': 'bipolar-correction phase-offset-correction',
+    '--bipolar': 'bipolar-correction bipolar-readout phase-offset-correction readout '
+    'readout-mode readout-polarity readout-gradient monopolar',
     '--echoes': 'echo echo-idx echo-index echo-numbers num-echoes n-echoes',
     '--field-strength': 'b0 b0-strength tesla magnetic-field-strength',
     '--b0-dir': 'b0-direction b0-orientation b0-vector',
@@ -41,7 +40,8 @@ ELSEWHERE = {
     'r2star-mapping t2star-mapping do-r2starmap do-t2starmap',
     '--cosmos': 'multi-orientation',
     '--atlas': 'atlases roi rois labels-file parcellation segmentation do-segmentation',
-    '--output-spaces': 'output-space space spaces template',
+    '--output-spaces': 'output-space space spaces template resample resample-to resampling '
+    'normalize normalise',
     '--nprocs': 'n-procs nproc n-proc num-procs ncpus cpus num-cpus threads n-threads num-threads '
     'jobs n-jobs multiproc',
     '--omp-nthreads': 'omp-threads omp-num-threads',
@@ -50,12 +50,13 @@ ELSEWHERE = {
     '--use-plugin': 'plugin plugin-file slurm pbs sge',
     '--work-dir': 'work workdir working-dir working-directory scratch tmp tmp-dir resume',
     '--clean-workdir': 'clean overwrite',
+    '--sloppy': 'registration-quality quick quick-look',
     '--dry-run': 'dry',
     '--config-file': 'config settings pipeline-file',
     '--random-seed': 'seed',
 }
-#: How much a name of elsewhere must be alike to what was typed; our own are proposed sooner.
-_ALIKE = 0.85
+#: How much a name must be alike to what was typed: our own, and one of elsewhere.
+_OUR_OWN, _ALIKE = 0.7, 0.85
 
 
 def option_hint(flag: str, options: Iterable[str]) -> str:
@@ -72,7 +73,7 @@ def option_hint(flag: str, options: Iterable[str]) -> str:
     -------
     str
         A sentence with a space before it: the nearest option, by its spelling or by what it is
-        called elsewhere, or else all options.
+        called elsewhere, or else where to find all.
 
     Examples
     --------
@@ -91,4 +92,6 @@ def option_hint(flag: str, options: Iterable[str]) -> str:
                 meant.setdefault(f'--{word}-param', f'{ours}-param')
     name = flag.lower().replace('_', '-')
     close = difflib.get_close_matches(name, meant, n=1, cutoff=_ALIKE)
-    return f' Did you mean {meant[close[0]]!r}?' if close else nearest(flag, options)
+    if not close:
+        close = difflib.get_close_matches(flag, options, n=1, cutoff=_OUR_OWN)
+    return f' Did you mean {meant[close[0]]!r}?' if close else ' qsmflow --help lists all options.'

@@ -232,6 +232,7 @@ def _add_pipeline(parser) -> None:
         dest='reconstruction.force',
         nargs='+',
         action='extend',
+        type=values.force,
         choices=FORCES,
         help='go on although the phase was high-pass filtered (filtered-phase), or without phase, '
         'for R2* alone (r2star-only)',
@@ -347,6 +348,7 @@ def _add_outputs(parser) -> None:
         '--output-spaces',
         dest='outputs.output_spaces',
         nargs='+',
+        action='extend',
         choices=OUTPUT_SPACES,
         help='write maps in these spaces too; that of the acquisition is always written (none)',
     )

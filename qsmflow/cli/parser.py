@@ -2,19 +2,30 @@
 
 import os
 import re
+import shlex
 import sys
 import uuid
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+from qsmflow.cli.config_file import atlases, params_that_hold, read_config
 from qsmflow.cli.hints import option_hint
 from qsmflow.cli.options import STAGE_OPTIONS, build_parser
 from qsmflow.cli.usage import refusal
 from qsmflow.cli.workdir import is_hidden_in, uses_work_folder, version_folder
-from qsmflow.settings import Settings, SettingsError, nearest, read_toml, without_preset
+from qsmflow.settings import Settings, SettingsError, nearest
 
 #: Dashes that word processors make of ``-``.
 _TYPOGRAPHIC_DASHES = '‐‑‒–—―−'
+#: Options that the group level cannot follow, and why.
+_NOT_FOR_GROUP = {
+    'execution.reports_only': 'each run of it makes its page anew. Leave the option out',
+    'execution.boilerplate_only': 'it has no methods text. Run the participant level with it',
+    'execution.dry_run_json': 'it checks no images. Give --dry-run, which prints the tables',
+    'bids.bids_filter_file': 'it reads region tables, no images. Choose them by labels, such as '
+    '--participant-label and --session-label',
+}
 
 
 class MissingToolError(RuntimeError):
@@ -29,13 +40,15 @@ class MissingToolError(RuntimeError):
     exit_code = 127
 
 
-def parse_args(argv: list[str] | None = None) -> Settings:
+def parse_args(argv: list[str] | None = None, notes: list[str] | None = None) -> Settings:
     """Turn the command line into settings.
 
     Parameters
     ----------
     argv : list of str, optional
         Arguments without the program's name; those of the process by default.
+    notes : list of str, optional
+        Gets what the log is to say, which is set up by the settings that are returned.
 
     Returns
     -------
@@ -56,11 +69,18 @@ def parse_args(argv: list[str] | None = None) -> Settings:
     if unknown:
         _report_unknown(parser, unknown)
     given = vars(namespace)
+    notes = [] if notes is None else notes
     try:
-        settings = Settings.from_dict(_merge(_read_config(given.get('config_file')), given))
+        config = read_config(given.get('config_file'))
     except SettingsError as error:
         parser.error(str(error))
+    name = _naming(parser, argv, config)
+    try:
+        settings = Settings.from_dict(_merge(config, given, notes))
+    except SettingsError as error:
+        parser.error(_in_words_of_options(str(error), parser, name))
     _check_inputs(parser, settings)
+    _check_level(parser, settings, given, name)
     _check_folders(parser, settings)
     return settings
 
@@ -153,22 +173,59 @@ def _report_unknown(parser, unknown) -> None:
     parser.error(f'unexpected {" ".join(unknown)!r}: three positional arguments are expected')
 
 
-def _read_config(path: str | None) -> dict:
-    if path is None:
-        return {}
-    try:
-        config = read_toml(Path(path).read_text(encoding='utf-8'))
-        Settings.from_dict(config)
-    except (SettingsError, UnicodeDecodeError) as error:
-        raise SettingsError(f'argument --config-file: {path}: {error}') from error
-    # A new run gets a new name, even when it repeats an old one.
-    config.get('execution', {}).pop('run_uuid', None)
-    if 'reconstruction' in config:
-        config['reconstruction'] = without_preset(config['reconstruction'])
-    return config
+def typed_options(parser, argv: list[str]) -> dict[str, str]:
+    """Return the options on a command line: the setting of each, and how it was written.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Result of :func:`qsmflow.cli.options.build_parser`.
+    argv : list of str
+        Arguments.
+
+    Examples
+    --------
+    >>> typed_options(build_parser(), ['raw', 'out', 'participant', '--n_cpus=2'])
+    {'resources.nprocs': '--n_cpus'}
+    """
+    settings = {flag: action.dest for action in parser._actions for flag in action.option_strings}
+    flags = [word.partition('=')[0] for word in argv]
+    return {settings[flag]: flag for flag in flags if flag in settings}
 
 
-def _merge(config: dict, given: dict) -> dict:
+def _naming(parser, argv: list[str], config: dict) -> Callable[[str], str]:
+    """Return what tells how the user has written a setting: an option, or a line of the file."""
+    typed = typed_options(parser, argv)
+    flags = {
+        action.dest: flag
+        for action in reversed(parser._actions)
+        for flag in reversed(action.option_strings)
+        if flag.startswith('--')
+    }
+
+    def name(key: str) -> str:
+        group, _, setting = key.partition('.')
+        in_file = key not in typed and setting in config.get(group, {})
+        return key if in_file else typed.get(key, flags.get(key, key))
+
+    return name
+
+
+def _in_words_of_options(message: str, parser, name: Callable[[str], str]) -> str:
+    """Write options in the place of settings, and their values as they are typed."""
+    for key in {action.dest for action in parser._actions if '.' in action.dest}:
+        if name(key) != key:
+            value = rf"\b{re.escape(key)}\b(?: = '([^']*)')?"
+            message = re.sub(value, lambda found: _with_value(name, found), message)
+    return message
+
+
+def _with_value(name: Callable[[str], str], found: re.Match) -> str:
+    key = found[0].partition(' ')[0]
+    return f'{name(key)} {found[1]}' if found[1] is not None else name(key)
+
+
+def _merge(config: dict, given: dict, notes: list[str]) -> dict:
     """Lay the options over the configuration file, and fill what depends on the moment."""
     merged = {name: dict(content) for name, content in config.items()}
     if 'resources.nprocs' in given:
@@ -176,29 +233,44 @@ def _merge(config: dict, given: dict) -> dict:
         merged.get('resources', {}).pop('omp_nthreads', None)
     for key, value in given.items():
         group, _, name = key.partition('.')
-        stage = name.removeprefix('params.')
         content = merged.setdefault(group, {}) if name else {}
-        if stage != name:
-            params = dict(content.get('params', {}))
-            params[stage] = {**params.get(stage, {}), **dict(value)}
-            content['params'] = params
-        elif key == 'bids.derivatives':
+        if not name or name.startswith('params.'):
+            continue
+        if key == 'bids.derivatives':
             _check_names(value)
             content[name] = {**content.get(name, {}), **dict(value)}
         elif key == 'outputs.atlas':
-            content[name] = [item for item in value if item != 'none']
-        elif name.endswith('_label') or key == 'outputs.output_spaces':
+            content[name] = atlases(value)
+        elif isinstance(value, list):
             content[name] = list(dict.fromkeys(value))
-        elif name:
+        else:
             content[name] = value
     execution = merged.setdefault('execution', {})
     if execution.get('sloppy'):
         merged.setdefault('reconstruction', {}).setdefault('preset', 'fast')
+    _merge_params(config, merged, given, notes)
     execution.setdefault('run_uuid', _new_run_uuid())
     if not execution.get('work_dir'):
         bids = merged['bids']
         execution['work_dir'] = _default_work_dir(bids['bids_dir'], bids['output_dir'])
     return merged
+
+
+def _merge_params(config: dict, merged: dict, given: dict, notes: list[str]) -> None:
+    """Lay parameters over those of the file, whose own hold for its own methods only."""
+    recon = merged.setdefault('reconstruction', {})
+    params, left_out = params_that_hold(config.get('reconstruction', {}), recon)
+    for stage, before, after in left_out:
+        lost = ', '.join(config['reconstruction']['params'][stage])
+        notes.append(
+            f'--{STAGE_OPTIONS[stage]} is {after}, and {before} in the settings file: its '
+            f'parameters of {before} are left out ({lost})'
+        )
+    for stage in STAGE_OPTIONS:
+        pairs = dict(given.get(f'reconstruction.params.{stage}', ()))
+        if pairs:
+            params[stage] = {**params.get(stage, {}), **pairs}
+    recon['params'] = params
 
 
 def _check_names(datasets: list[tuple[str, str]]) -> None:
@@ -242,10 +314,28 @@ def _check_inputs(parser, settings: Settings) -> None:
         if name == 'raw' or not re.fullmatch(r'[A-Za-z0-9._-]+', name):
             parser.error(
                 f'argument -d/--derivatives: {name!r} cannot be the name of a dataset: letters, '
-                'digits, dots, dashes and underscores, and not raw, which is BIDS_DIR'
+                'digits, dots, dashes and underscores, and not raw, which is BIDS_DIR. Write '
+                f'NAME=PATH, as in {shlex.quote(f"{_usable_name(name)}={folder}")}'
             )
         if not Path(folder).is_dir():
             parser.error(f'argument -d/--derivatives: {name}: there is no folder {folder}')
+
+
+def _usable_name(name: str) -> str:
+    usable = re.sub('[^A-Za-z0-9._-]+', '_', name).strip('_')
+    return usable if usable not in ('', 'raw') else 'other'
+
+
+def _check_level(parser, settings: Settings, given: dict, name: Callable[[str], str]) -> None:
+    """Refuse at the group level what it would pass over."""
+    if settings.bids.analysis_level != 'group':
+        return
+    for key, reason in _NOT_FOR_GROUP.items():
+        group, _, setting = key.partition('.')
+        # The filter of a settings file is that of the participant level, which has followed it.
+        wanted = getattr(getattr(settings, group), setting)
+        if wanted and (group == 'execution' or key in given):
+            parser.error(f'argument {name(key)}: not possible at the group level: {reason}.')
 
 
 def _check_folders(parser, settings: Settings) -> None:

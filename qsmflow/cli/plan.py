@@ -135,7 +135,7 @@ def show(collection: Collection, settings: Settings) -> None:
     if target is not None:
         _write(plan_as_dict(collection), target)
     if target != '-':
-        _print(render_plan(collection) + '\n')
+        print_text(render_plan(collection) + '\n')
 
 
 @contextmanager
@@ -153,13 +153,13 @@ def refusals_told(settings: Settings) -> Iterator[None]:
 def _write(content: dict, target: str) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False) + '\n'
     if target == '-':
-        _print(text)
+        print_text(text)
         return
     with completed(Path(target)) as partial:
         partial.write_text(text, encoding='utf-8')
 
 
-def _print(text: str) -> None:
+def print_text(text: str) -> None:
     """Write to standard output; a reader that has gone, as of ``| head``, is no error."""
     try:
         sys.stdout.write(text)

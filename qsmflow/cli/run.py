@@ -51,7 +51,8 @@ def main(argv: list[str] | None = None) -> int:
 
     if argv is None:
         _read_names_as_utf8()
-    settings = parse_args(argv)
+    notes: list[str] = []
+    settings = parse_args(argv, notes)
     if settings.execution.debug:
         faulthandler.enable()  # where a library crashed, which Python cannot tell afterwards
     with _messages(settings.execution.verbosity), handled():
@@ -59,6 +60,8 @@ def main(argv: list[str] | None = None) -> int:
             from qsmflow.cli.environment import prepare
 
             prepare(settings)
+            for note in notes:
+                _LOGGER.warning('%s', note)
             check_methods(settings)
             code, reason = _dispatch(settings), ''
         except (Exception, KeyboardInterrupt, Terminated) as error:

@@ -1,6 +1,7 @@
 """``qsmflow-slurm``: scripts for a dataset on a cluster with Slurm, and a list of what failed."""
 
 import argparse
+import itertools
 import math
 import re
 import shutil
@@ -10,7 +11,15 @@ from pathlib import Path
 
 from qsmflow import __version__
 from qsmflow.cli import values
-from qsmflow.cli.slurm_scripts import LOGS, MAIN_PROCESS_MB, SUBMIT, TABLE, Plan, task_range
+from qsmflow.cli.slurm_scripts import (
+    LOGS,
+    MAIN_PROCESS_MB,
+    SUBMIT,
+    TABLE,
+    Plan,
+    task_range,
+    task_words,
+)
 from qsmflow.cli.usage import HelpFormatter
 from qsmflow.settings import Settings
 
@@ -18,6 +27,17 @@ from qsmflow.settings import Settings
 MAX_TASKS = 1000
 #: Room for smaller steps beside the largest one, and for what an estimate misses.
 _FACTOR, _MORE_MB, _LEAST_MB = 1.25, 1024, 2048
+#: Options of qsmflow that each task has already, and what to give before ``--`` instead.
+_TAKEN = {
+    'bids.participant_label': 'give it before --; each task has a participant of its own',
+    'execution.work_dir': 'give it before --; each task has a folder of its own in it',
+    'resources.nprocs': 'give --cpus before --',
+    'resources.mem_gb': 'give --mem before --',
+    'execution.run_uuid': 'leave it out; each task has a name of its own',
+}
+#: Parts of a run: a task that does only these would pass for one that is done. The first implies
+#: the second.
+_PARTS = ('dry_run_json', 'dry_run', 'reports_only', 'boilerplate_only')
 _EPILOG = """\
 examples:
   qsmflow-slurm write /data/study /data/results -w /scratch/qsmflow --at-once 20 --time 4:00:00
@@ -153,12 +173,10 @@ def main(argv: list[str] | None = None) -> int:
 def _write(options: argparse.Namespace, words: list[str]) -> int:
     """Write the scripts and say how to submit them."""
     from qsmflow.bids.checks_dataset import check_dataset, choose_labels, subjects
-    from qsmflow.cli.parser import check_methods, parse_args
+    from qsmflow.cli.parser import check_methods
     from qsmflow.cli.slurm_scripts import write_scripts
 
-    # Typing errors are found here, not in a hundred tasks.
-    line = [options.bids_dir, options.output_dir, 'participant', '-w', options.work_dir]
-    settings = parse_args([*line, '--nprocs', str(options.cpus), *words])
+    settings = _settings_of_task(options, words)
     check_methods(settings)
     root, _ = check_dataset(options.bids_dir, not settings.bids.skip_bids_validation)
     labels = choose_labels(options.participant_label, subjects(root), 'participant', 'sub-')
@@ -194,6 +212,49 @@ def _write(options: argparse.Namespace, words: list[str]) -> int:
     print(f'submit with: bash {_quoted(script)}')
     print(f'afterwards: qsmflow-slurm failed {_quoted(script.with_name(TABLE))}')
     return 0
+
+
+def _settings_of_task(options: argparse.Namespace, words: list[str]) -> Settings:
+    """Parse the line that a task will run: errors are found here, not in a hundred tasks.
+
+    Raises
+    ------
+    ValueError
+        If the further options are at odds with those that the script gives.
+    SystemExit
+        With code 2 after any other usage error.
+    """
+    from qsmflow.cli.options import build_parser
+    from qsmflow.cli.parser import parse_args, typed_options
+
+    typed = typed_options(build_parser(), words)
+    for key, remedy in _TAKEN.items():
+        if key in typed:
+            raise ValueError(f'{typed[key]} cannot come after --: {remedy}')
+    # Neither participants nor memory are known yet, and any make the same line.
+    label = (options.participant_label or ['01'])[0]
+    mem_mb = math.ceil(1024 * (options.mem or 8))
+    if mem_mb <= MAIN_PROCESS_MB:
+        raise ValueError(f'argument --mem: a task needs more than {MAIN_PROCESS_MB} MB')
+    line = task_words(
+        options.bids_dir,
+        options.output_dir,
+        label,
+        str(Path(options.work_dir) / f'sub-{label}'),
+        str(options.cpus),
+        str(mem_mb - MAIN_PROCESS_MB),
+    )
+    # Tasks leave the validation out; whether the user does so matters to the check of the dataset.
+    argv = [word for word in itertools.chain(*line) if word != '--skip-bids-validation']
+    settings = parse_args([*argv, *words])
+    for name in _PARTS:
+        if getattr(settings.execution, name):
+            what = typed.get(f'execution.{name}', f'execution.{name} of the settings file')
+            raise ValueError(
+                f'{what} is not for tasks: each of them is a whole run. Start qsmflow itself '
+                'with it'
+            )
+    return settings
 
 
 def needed_mb(settings: Settings, labels: list[str]) -> int:

@@ -128,7 +128,7 @@ def task_range(numbers, at_once: int = 0) -> str:
 def array_script(plan: Plan) -> str:
     """Return the script of the participants."""
     numbers = range(1, len(plan.participants) + 1)
-    command = _command(plan, 'participant', '"$label"')
+    command = _command(plan, 'participant')
     return f"""\
 #!/bin/bash
 # One participant in each task; {SUBMIT} submits it. Written by qsmflow-slurm {__version__}.
@@ -149,7 +149,7 @@ mkdir -p "$work" "$output_dir" || {{ note 73; exit 73; }}
 
 def group_script(plan: Plan) -> str:
     """Return the script of the group level."""
-    command = _command(plan, 'group', '')
+    command = _command(plan, 'group')
     return f"""\
 #!/bin/bash
 # The group level, after the participants; {SUBMIT} submits it. By qsmflow-slurm {__version__}.
@@ -158,6 +158,7 @@ def group_script(plan: Plan) -> str:
 task=n/a
 job=$SLURM_JOB_ID
 label=group
+work={shlex.quote(plan.work_dir)}/group
 {_run(command)}"""
 
 
@@ -254,16 +255,40 @@ exit "$code"
 """
 
 
-def _command(plan: Plan, level: str, label: str) -> str:
+def task_words(
+    bids_dir: str, output_dir: str, label: str, work_dir: str, cpus: str, mem_mb: str
+) -> list[list[str]]:
+    """Return the arguments of a task, in groups, to which the options of the user are added.
+
+    They are written here alone, so that what is checked is what is run.
+
+    Parameters
+    ----------
+    bids_dir, output_dir, label, work_dir, cpus, mem_mb : str
+        Values, or the shell's names for them.
+
+    Examples
+    --------
+    >>> task_words('raw', 'out', '01', 'work', '2', '4096')[1]
+    ['--participant-label', '01', '-w', 'work']
+    """
+    return [
+        [bids_dir, output_dir, 'participant'],
+        ['--participant-label', label, '-w', work_dir],
+        ['--skip-bids-validation', '--nprocs', cpus, '--mem-mb', mem_mb],
+    ]
+
+
+def _command(plan: Plan, level: str) -> str:
     """Return the command line of a level, one group of words on each line."""
-    lines = [*_start(plan, level), f'"$bids_dir" "$output_dir" {level}']
+    bids_dir, output_dir, work = '"$bids_dir"', '"$output_dir"', '"$work"'
     if level == 'participant':
-        lines += [
-            f'--participant-label {label} -w "$work"',
-            '--skip-bids-validation --nprocs "$cpus" --mem-mb "$mem_mb"',
-            *([shlex.join(plan.options)] if plan.options else []),
-        ]
-    return ' \\\n  '.join(lines)
+        words = task_words(bids_dir, output_dir, '"$label"', work, '"$cpus"', '"$mem_mb"')
+        options = [shlex.join(plan.options)] if plan.options else []
+    else:
+        # Without a place for it the current folder, which may be the dataset, would be taken.
+        words, options = [[bids_dir, output_dir, level], ['-w', work]], []
+    return ' \\\n  '.join([*_start(plan, level), *map(' '.join, words), *options])
 
 
 def _start(plan: Plan, level: str) -> list[str]:

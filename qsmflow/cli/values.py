@@ -165,7 +165,7 @@ def b0_direction(text: str) -> str:
 
 def dataset_folder(text: str) -> str:
     """Return the absolute path of the dataset, which must be there (``E90``)."""
-    path = Path(text).expanduser().absolute()
+    path = Path(any_path(text))
     if not path.is_dir():
         message = f'there is no folder {path}{_mount_hint(path)}'
         raise argparse.ArgumentTypeError(refusal('E90', message, 'Check the path of the dataset.'))
@@ -174,7 +174,7 @@ def dataset_folder(text: str) -> str:
 
 def existing_folder(text: str) -> str:
     """Return the absolute path of a folder that exists."""
-    path = Path(text).expanduser().absolute()
+    path = Path(any_path(text))
     if not path.is_dir():
         raise argparse.ArgumentTypeError(f'there is no folder {path}{_mount_hint(path)}')
     return str(path)
@@ -182,7 +182,7 @@ def existing_folder(text: str) -> str:
 
 def existing_file(text: str) -> str:
     """Return the absolute path of a file that exists."""
-    path = Path(text).expanduser().absolute()
+    path = Path(any_path(text))
     if not path.is_file():
         raise argparse.ArgumentTypeError(f'there is no file {path}{_mount_hint(path)}')
     return str(path)
@@ -191,6 +191,7 @@ def existing_file(text: str) -> str:
 def any_path(text: str) -> str:
     """Return the absolute path of something that need not exist."""
     if not text:
+        # As of a variable of the shell that is not set; it would mean the current folder.
         raise argparse.ArgumentTypeError('expected a path, got nothing')
     return str(Path(text).expanduser().absolute())
 
@@ -218,13 +219,23 @@ def derivatives(text: str) -> tuple[str, str]:
     return name, existing_folder(path)
 
 
+def force(text: str) -> str:
+    """Return a check to override; that results are replaced needs no force."""
+    if text.lower() in ('overwrite', 'overwrites', 'recompute', 'rerun', 'reprocess'):
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is not needed: results of the same participants are replaced. Beside '
+            'results of others that were made by other methods, give --allow-mixed-settings'
+        )
+    return text
+
+
 def atlas(text: str) -> str:
     """Return the name of an atlas, or the absolute path when something exists there."""
-    path = Path(text).expanduser()
+    path = Path(any_path(text))
     if path.exists():
-        return str(path.absolute())
+        return str(path)
     if '/' in text or text.endswith(('.nii', '.nii.gz')):
-        raise argparse.ArgumentTypeError(f'there is no atlas at {path.absolute()}')
+        raise argparse.ArgumentTypeError(f'there is no atlas at {path}')
     return text
 
 

@@ -35,7 +35,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--field-strength', type=float, default=3.0, metavar='T', help='default: 3'
     )
-    parser.add_argument('--snr', type=float, default=60.0, help='of white matter, first echo')
+    parser.add_argument(
+        '--snr', type=float, default=60.0,
+        help='of white matter, first echo (default: %(default)g)',
+    )  # fmt: skip
     parser.add_argument(
         '--phase-units', choices=('rad', 'arbitrary'), default='rad',
         help='phase in radians, or as the integers -4096 to 4094',

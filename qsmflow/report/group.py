@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ def build_group(
     out_dir: str | os.PathLike,
     participants_tsv: str | os.PathLike | None = None,
     info: Mapping[str, object] | None = None,
+    labels: Mapping[str, Collection[str]] | None = None,
 ) -> list[Path]:
     """Write the group's tables and its page.
 
@@ -34,6 +35,8 @@ def build_group(
         ``participants.tsv`` of the dataset, merged into the tables.
     info : mapping, optional
         Facts on the run for the head of the page; ``title`` names the dataset.
+    labels : mapping of str to collection of str, optional
+        Which series to take; see :func:`find_tables`.
 
     Returns
     -------
@@ -47,7 +50,7 @@ def build_group(
         If there is no region table below ``out_dir``.
     """
     out_dir = Path(out_dir)
-    found = find_tables(out_dir)
+    found = find_tables(out_dir, labels)
     if not found:
         raise FileNotFoundError(
             f'no region table (sub-*/**/anat/*_atlas-*_stats.tsv) below {out_dir}: '
@@ -62,21 +65,25 @@ def build_group(
     page = environment().get_template('group.html.j2')
     text = page.render(
         atlases=atlases,
-        people=_people(out_dir),
-        missing=_missing(out_dir, found, participants_tsv),
+        people=_people(out_dir, labels),
+        missing=_missing(out_dir, found, participants_tsv, labels),
         threshold=tables.OUTLIER_Z,
         **head(info),
     )
     return [*written, write_text(out_dir / 'group.html', text)]
 
 
-def find_tables(out_dir: Path) -> dict[str, list[tuple[Path, dict[str, str]]]]:
-    """Find the region tables of all subjects.
+def find_tables(
+    out_dir: Path, labels: Mapping[str, Collection[str]] | None = None
+) -> dict[str, list[tuple[Path, dict[str, str]]]]:
+    """Find the region tables of all subjects, or of those that are asked for.
 
     Parameters
     ----------
     out_dir : Path
         Folder of the derivatives.
+    labels : mapping of str to collection of str, optional
+        Entity -> labels to take, without the entity before them, as in ``{'sub': ['01']}``.
 
     Returns
     -------
@@ -86,13 +93,23 @@ def find_tables(out_dir: Path) -> dict[str, list[tuple[Path, dict[str, str]]]]:
     found: dict[str, list] = {}
     for path in sorted(Path(out_dir).glob('sub-*/**/anat/sub-*_atlas-*_stats.tsv')):
         match = _STATS_NAME.fullmatch(path.name)
-        if match:
-            pairs = (part.partition('-') for part in match['series'].split('_'))
-            entities = {
-                key: value for key, _, value in pairs if key not in ('space', 'res', 'label')
-            }
+        if match and _selected(match['series'], labels):
+            entities = _entities(match['series'])
+            for key in ('space', 'res', 'label'):
+                entities.pop(key, None)
             found.setdefault(match['atlas'], []).append((path, entities))
     return found
+
+
+def _entities(series: str) -> dict[str, str]:
+    pairs = (part.partition('-') for part in series.split('_'))
+    return {key: value for key, _, value in pairs}
+
+
+def _selected(series: str, labels: Mapping[str, Collection[str]] | None) -> bool:
+    """Tell whether a series has one of the labels that are asked for, in each entity."""
+    found = _entities(series)
+    return all(found.get(key) in wanted for key, wanted in (labels or {}).items())
 
 
 def series_labels(table: pd.DataFrame) -> pd.Series:
@@ -179,10 +196,13 @@ def _summary(table: pd.DataFrame) -> list[dict]:
     return rows
 
 
-def _people(out_dir: Path) -> list[dict]:
+def _people(out_dir: Path, labels: Mapping[str, Collection[str]] | None) -> list[dict]:
     """Return one row for each series: what became of it and where its page is."""
     rows = []
     for path in summaries(out_dir):
+        series = path.name.removesuffix('_desc-summary_report.json')
+        if not _selected(series, labels):
+            continue
         subject = path.relative_to(out_dir).parts[0]
         try:
             summary = json.loads(path.read_text(encoding='utf-8'))
@@ -194,7 +214,7 @@ def _people(out_dir: Path) -> list[dict]:
             status, warnings, errors = 'failed', 0, 1
         rows.append(
             {
-                'series': path.name.removesuffix('_desc-summary_report.json'),
+                'series': series,
                 'page': f'{subject}.html' if (out_dir / f'{subject}.html').is_file() else '',
                 'status': status,
                 'warnings': warnings,
@@ -204,11 +224,13 @@ def _people(out_dir: Path) -> list[dict]:
     return rows
 
 
-def _missing(out_dir: Path, found: Mapping, participants_tsv) -> list[str]:
+def _missing(out_dir: Path, found: Mapping, participants_tsv, labels) -> list[str]:
     """Name the participants without any table: listed, or with a folder, but not measured."""
     measured = {f'sub-{e["sub"]}' for paths in found.values() for _, e in paths}
     known = {path.name for path in out_dir.glob('sub-*') if path.is_dir()}
     if participants_tsv is not None and Path(participants_tsv).is_file():
         listed = pd.read_csv(participants_tsv, sep='\t', dtype=str)['participant_id'].dropna()
         known |= {f'sub-{label.strip().removeprefix("sub-")}' for label in listed}
+    if labels and 'sub' in labels:
+        known &= {f'sub-{label}' for label in labels['sub']}
     return sorted(known - measured)

@@ -344,8 +344,9 @@ class ExecutionSettings:
             object.__setattr__(self, 'verbosity', max(self.verbosity, 2))
         if self.dry_run_json:
             object.__setattr__(self, 'dry_run', True)
+        dry_run = 'dry_run_json' if self.dry_run_json else 'dry_run'
         parts = [
-            name for name in ('dry_run', 'reports_only', 'boilerplate_only') if getattr(self, name)
+            name for name in (dry_run, 'reports_only', 'boilerplate_only') if getattr(self, name)
         ]
         if len(parts) > 1:
             raise SettingsError(

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from qsmflow.cli.parser import parse_args
+from qsmflow.cli.parser import check_methods, parse_args
 from qsmflow.settings import Settings
 from tests.cli.usage import refuse
 
@@ -141,11 +141,16 @@ def test_command_line_wins_over_file(folders, tmp_path):
         '[resources]\nnprocs = 8\nomp_nthreads = 8\n'
         '[execution]\nrun_uuid = "old"\nrandom_seed = 3\n'
     )
-    options = ['--inversion', 'tkd', '--nprocs', '1', '--inversion-param', 'max_iter=9']
-    settings = parse_args([*folders, '--config-file', str(config), *options])
+    options = ['--inversion', 'tkd', '--nprocs', '1', '--inversion-param', 'threshold=0.2']
+    notes = []
+    settings = parse_args([*folders, '--config-file', str(config), *options], notes)
+    check_methods(settings)
     assert settings.reconstruction.inversion == 'tkd'
     assert settings.reconstruction.background == 'vsharp'
-    assert settings.reconstruction.params == {'inversion': {'max_iter': 9, 'delta': 0.2}}
+    assert settings.reconstruction.params == {'inversion': {'threshold': 0.2}}
+    (note,) = notes
+    for word in ('--inversion is tkd', 'rts', 'max_iter, delta'):
+        assert word in note
     assert settings.resources.omp_nthreads == 1
     assert settings.execution.random_seed == 3
     assert settings.execution.run_uuid != 'old'
@@ -160,6 +165,60 @@ def test_effective_file_repeats_a_run(folders, tmp_path):
     assert again.execution.run_uuid != first.execution.run_uuid
     same_run = dataclasses.replace(again.execution, run_uuid=first.execution.run_uuid)
     assert dataclasses.replace(again, execution=same_run) == first
+
+
+@pytest.mark.parametrize(
+    ('text', 'options', 'params', 'told'),
+    [
+        ('inversion = "tv"', ['--inversion', 'tkd'], {}, 1),
+        ('', ['--inversion', 'tkd'], {}, 1),
+        ('preset = "default"', ['--inversion', 'tkd'], {}, 1),
+        ('inversion = "tv"', ['--inversion', 'tv'], {'max_iter': 12}, 0),
+        ('inversion = "tv"', ['--bgfr', 'vsharp'], {'max_iter': 12}, 0),
+        ('', ['--preset', 'fast'], {'max_iter': 12, 'refine': 2, 'refine_coarse': (10,)}, 0),
+        ('inversion = "rts"', ['--preset', 'fast'], {'max_iter': 12}, 0),
+        ('preset = "fast"', ['--preset', 'thorough'], {'max_iter': 12, 'refine': 40}, 0),
+        ('', ['--sloppy'], {'max_iter': 12, 'refine': 2, 'refine_coarse': (10,)}, 0),
+    ],
+)  # fmt: skip
+def test_parameters_of_the_file_are_for_its_own_methods(
+    folders, tmp_path, text, options, params, told
+):
+    config = tmp_path / 'config.toml'
+    config.write_text(
+        f'[reconstruction]\n{text}\n[reconstruction.params.inversion]\nmax_iter = 12\n'
+    )
+    notes = []
+    settings = parse_args([*folders, '--config-file', str(config), *options], notes)
+    check_methods(settings)
+    assert settings.reconstruction.params.get('inversion', {}) == params
+    assert len(notes) == told
+
+
+def test_paths_are_read_as_on_the_command_line(folders, tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    (tmp_path / 'here' / 'mask.nii').touch()
+    (tmp_path / 'plugin.yml').touch()
+    config = tmp_path / 'config.toml'
+    config.write_text(
+        '[execution]\nwork_dir = "~/w"\nplugin_file = "~/plugin.yml"\n'
+        '[reconstruction]\nmask = "mask.nii"\n'
+        '[bids]\nbids_database_dir = "~/db"\nderivatives = {a = "~/raw"}\n'
+        '[outputs]\natlas = ["~/raw", "CIT168", "~/raw"]\n'
+    )
+    settings = parse_args([*folders, '--config-file', str(config)])
+    assert settings.execution.work_dir == str(tmp_path / 'w')
+    assert settings.execution.plugin_file == str(tmp_path / 'plugin.yml')
+    assert settings.reconstruction.mask == str(tmp_path / 'here' / 'mask.nii')
+    assert settings.bids.bids_database_dir == str(tmp_path / 'db')
+    assert settings.bids.derivatives == {'a': str(tmp_path / 'raw')}
+    assert settings.outputs.atlas == (str(tmp_path / 'raw'), 'CIT168')
+
+
+def test_no_atlas(folders, tmp_path):
+    config = tmp_path / 'config.toml'
+    config.write_text('[outputs]\natlas = ["none"]\n')
+    assert parse_args([*folders, '--config-file', str(config)]).outputs.atlas == ()
 
 
 # --- configuration files that cannot be used ---
@@ -183,6 +242,7 @@ def test_bad_file(folders, tmp_path, capsys, text, word):
         ('[execution]\nplugin_file = "/no/such.yml"', '--use-plugin'),
         ('[bids.derivatives]\nfmriprep = "/no/such"', '--derivatives'),
         ('[bids]\nbids_filter_file = "/no/such.json"', '--bids-filter-file'),
+        ('[outputs]\natlas = ["/no/such"]', 'outputs.atlas'),
     ],
 )
 def test_file_that_names_what_is_not_there(folders, tmp_path, capsys, text, option):
@@ -191,3 +251,24 @@ def test_file_that_names_what_is_not_there(folders, tmp_path, capsys, text, opti
     message = refuse(capsys, [*folders, '--config-file', str(config)])
     assert option in message
     assert '/no/such' in message
+
+
+@pytest.mark.parametrize(
+    ('text', 'word'),
+    [
+        ('[bids.derivatives]\nfs = ""', 'bids.derivatives.fs: expected a path'),
+        ('[outputs]\natlas = [""]', 'outputs.atlas: expected a path'),
+    ],
+)
+def test_empty_path_is_not_the_current_folder(folders, tmp_path, capsys, text, word):
+    config = tmp_path / 'config.toml'
+    config.write_text(text)
+    assert word in refuse(capsys, [*folders, '--config-file', str(config)])
+
+
+def test_what_stands_in_the_file_keeps_its_name(folders, tmp_path, capsys):
+    config = tmp_path / 'config.toml'
+    config.write_text('[reconstruction]\nbipolar = "on"\n')
+    message = refuse(capsys, [*folders, '--config-file', str(config), '--echoes', '1'])
+    assert "reconstruction.bipolar = 'on' needs" in message
+    assert '--echoes has [1]' in message

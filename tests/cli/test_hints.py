@@ -32,6 +32,9 @@ WORDS = [(word, option) for option, words in ELSEWHERE.items() for word in words
         (['--Subjects', '01'], '--participant-label'),
         (['--labels', '01'], '--participant-label'),
         (['--sessions', 'pre'], '--session-label'),
+        (['--readout', 'bipolar'], '--bipolar'),
+        (['--registration-quality', 'low'], '--sloppy'),
+        (['--resample', '1'], '--output-spaces'),
     ],
 )
 def test_what_it_is_called_elsewhere(folders, capsys, typed, meant):
@@ -46,9 +49,15 @@ def test_typing_errors_of_our_own_options_come_first(typed):
     assert meant in ('--inversion', '--bgfr', '--participant-label', '--echoes')
 
 
-@pytest.mark.parametrize('typed', ['--quiet', '--do-swi', '--longitudinal'])
-def test_what_is_like_nothing_leads_nowhere(typed):
-    assert option_hint(typed, ['--bgfr', '--inversion']) == ' Known: --bgfr, --inversion.'
+@pytest.mark.parametrize('typed', ['--quiet', '--do-swi', '--longitudinal', '--task-id', '--foo'])
+def test_what_is_like_nothing_leads_to_the_help(typed):
+    assert option_hint(typed, OPTIONS) == ' qsmflow --help lists all options.'
+
+
+def test_nothing_has_to_be_forced_to_replace_results(folders, capsys):
+    message = refuse(capsys, [*folders, '--force', 'overwrite'])
+    for word in ('--force', "'overwrite' is not needed", '--allow-mixed-settings'):
+        assert word in message
 
 
 @pytest.mark.parametrize('option', ELSEWHERE)

@@ -63,7 +63,7 @@ def test_effective_file_repeats_a_preset(folders, tmp_path, quick, preset):
 def test_effective_file_with_another_preset(folders, tmp_path, quick):
     options = ['--preset', 'quick', '--inversion-param', 'pad=8']
     recon = repeated(folders, tmp_path, options, ['--preset', 'default'])
-    assert recon == parse_args([*folders, '--inversion-param', 'pad=8']).reconstruction
+    assert recon == parse_args(folders).reconstruction, 'the parameter was one of tkd'
     recon = repeated(folders, tmp_path, [], ['--preset', 'quick'])
     assert recon == parse_args([*folders, '--preset', 'quick']).reconstruction
 

@@ -24,7 +24,11 @@ from tests.cli.usage import refuse
         (['--echoes', '3-1'], ['--echoes', "'3-1'"]),
         (['--echoes', '0'], ['--echoes', 'from 1']),
         (['--bipolar', 'yes'], ['--bipolar', "'yes'", 'auto']),
-        (['--bipolar', 'on', '--echoes', '1-2'], ['reconstruction.bipolar', 'three echoes']),
+        (
+            ['--bipolar', 'on', '--echoes', '1-2'],
+            ['--bipolar on needs three echoes', '--echoes has [1, 2]'],
+        ),
+        (['--bipolar', 'on', '--echoes', '1'], ['--bipolar on', '--echoes has [1]']),
         (['--bipolar', 'on', '--echoes', '1,3,5'], ['odd and even', '[1, 3, 5]', "'auto'"]),
         (['--field-strength', '3000'], ['--field-strength', '<= 25', '3000']),
         (['--field-strength', 'nan'], ['--field-strength', 'nan']),
@@ -40,7 +44,17 @@ from tests.cli.usage import refuse
         (['--mem', 'much'], ['--mem', "'much'"]),
         (['--mem-gb', '1', '--mem-mb', '1'], ['--mem-mb', 'not allowed with']),
         (['--nprocs', '0'], ['--nprocs', '>= 1']),
-        (['--nprocs', '2', '--omp-nthreads', '4'], ['omp_nthreads', 'nprocs']),
+        (
+            ['--nprocs', '2', '--omp-nthreads', '4'],
+            ['--omp-nthreads is 4', '--nprocs, which is 2'],
+        ),
+        (['--n_cpus=2', '--omp_nthreads=4'], ['--omp_nthreads is 4', '--n_cpus, which is 2']),
+        (['--omp-nthreads', '9999'], ['--omp-nthreads is 9999', '--nprocs, which is']),
+        (['--run-uuid', '../x'], ['--run-uuid is a name of letters', "'../x'"]),
+        (
+            ['--strategy', 'superposed', '--inversion', 'tgv'],
+            ['--strategy superposed works on the local field'],
+        ),
         (['--random-seed', '0'], ['--random-seed', '>= 1']),
         (['--atlas', './no-such'], ['--atlas', 'no-such']),
         (['--output-spaces', 'MNI'], ['--output-spaces', 'MNI152NLin2009cAsym']),
@@ -50,13 +64,39 @@ from tests.cli.usage import refuse
         (['--bids-database-dir', '../raw/db'], ['--bids-database-dir', 'raw dataset']),
         (['--output-layout', 'legacy'], ['--output-layout', "'legacy'", "'bids'"]),
         (['--mem', '2049'], ['--mem', '2049 GB', '2049M']),
-        (['--dry-run', '--reports-only'], ['dry_run', 'reports_only', 'exclude each other']),
+        (['--dry-run', '--reports-only'], ['--dry-run and --reports-only exclude each other']),
+        (
+            ['--dry-run-json', '-', '--boilerplate_only'],
+            ['--dry-run-json and --boilerplate_only exclude each other'],
+        ),
+        (['-d', 'fs='], ['--derivatives', 'expected a path, got nothing']),
+        (['-d', ''], ['--derivatives', 'expected a path, got nothing']),
+        (['-d', '../my derivs'], ['--derivatives', "'my_derivs=", 'NAME=PATH']),
+        (['--mask', ''], ['--mask', 'expected a path']),
+        (['--atlas', ''], ['--atlas', 'expected a path']),
+        (['--config-file', ''], ['--config-file', 'expected a path']),
     ],
 )
-def test_wrong_usage(folders, capsys, options, words):
+def test_wrong_usage(folders, tmp_path, capsys, options, words):
+    (tmp_path / 'my derivs').mkdir()
     message = refuse(capsys, [*folders, *options])
     for word in words:
         assert word in message
+
+
+def test_no_setting_is_named_that_was_not_given(folders, capsys):
+    for options in (['--omp-nthreads', '9999'], ['--bipolar', 'on', '--echoes', '1']):
+        message = refuse(capsys, [*folders, *options])
+        assert 'resources.' not in message
+        assert 'reconstruction.' not in message
+
+
+@pytest.mark.parametrize('place', [0, 1])
+def test_empty_folders(folders, capsys, place):
+    folders[place] = ''
+    message = refuse(capsys, folders)
+    assert ('BIDS_DIR', 'OUTPUT_DIR')[place] in message
+    assert 'expected a path, got nothing' in message
 
 
 def test_wrong_level(folders, capsys):
@@ -142,6 +182,9 @@ FILES = {
     '{"megre": {"run": {"x": 1}}}': ('filter', ["'run'", '"*"']),
     '{"megre": 3}': ('filter', ["'megre'", 'no JSON object']),
     '[1]': ('filter', ['no JSON object']),
+    '[]': ('filter', ['no JSON object', 'megre (gradient-echo']),
+    'null': ('filter', ['no JSON object', '{} filters nothing']),
+    '{"flair": {}}': ('filter', ["'flair'", 'Queries are megre', 'dseg (segm']),
     '{"megre": ': ('filter', ['cannot be read']),
 }
 

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from qsmflow.cli import slurm
+from qsmflow.cli.parser import parse_args
 from qsmflow.cli.slurm_scripts import COLUMNS, Plan, task_range, write_scripts
 from qsmflow.cli.slurm_table import TableError, read_state
 from tests.bids.defects import write_clean
@@ -159,7 +160,8 @@ def test_task_without_participant(plan):
 def test_group_level(plan, base):
     write_scripts(plan)
     assert run(plan, 'group.sbatch').returncode == 0
-    assert arguments(plan) == [str(base / 'raw'), str(base / 'out'), 'group']
+    paths = [str(base / name) for name in ('raw', 'out', 'work/group')]
+    assert arguments(plan) == [*paths[:2], 'group', '-w', paths[2]]
     assert rows(plan)[-1]['participant'] == 'group'
 
 
@@ -407,6 +409,18 @@ def test_memory_follows_the_largest_acquisition(raw, base, monkeypatch):
         (('--participant-label', '03'), "no participant '03'"),
         (('--time', 'long'), 'expected a time'),
         (('--docker', 'x', '--apptainer', 'y'), 'not allowed with'),
+        (('--', '--mem', '8'), '--mem cannot come after --: give --mem before'),
+        (('--', '--mem_mb=8000'), '--mem_mb cannot come after --: give --mem before'),
+        (('--', '--participant-label', '01'), '--participant-label cannot come after --'),
+        (('--', '-w', '/tmp/w'), '-w cannot come after --'),
+        (('--', '--n-cpus', '2'), '--n-cpus cannot come after --: give --cpus'),
+        (('--', '--run-uuid', 'x'), '--run-uuid cannot come after --'),
+        (('--', '--dry-run'), '--dry-run is not for tasks: each of them is a whole run'),
+        (('--', '--dry-run-json', '-'), '--dry-run-json is not for tasks'),
+        (('--', '--reports-only'), '--reports-only is not for tasks'),
+        (('--', '--boilerplate_only'), '--boilerplate_only is not for tasks'),
+        (('--', '--omp-nthreads', '9'), '--omp-nthreads is 9'),
+        (('--mem', '512M'), 'argument --mem: a task needs more than 512 MB'),
     ],
 )
 def test_typing_errors_are_found_now(raw, base, capsys, words, message):
@@ -417,6 +431,37 @@ def test_typing_errors_are_found_now(raw, base, capsys, words, message):
     assert code == 2
     assert message in capsys.readouterr().err
     assert not (base / 'scripts').exists()
+
+
+def test_a_part_of_a_run_in_the_settings_file_is_refused(raw, base, capsys):
+    (base / 'config.toml').write_text('[execution]\nreports_only = true\n')
+    assert write(raw, base, '--mem', '4', '--', '--config-file', base / 'config.toml') == 2
+    assert 'execution.reports_only of the settings file' in capsys.readouterr().err
+
+
+def test_what_is_checked_is_what_a_task_runs(raw, base, program, monkeypatch, capsys):
+    seen = []
+    from qsmflow.cli import parser
+
+    parse = parser.parse_args
+    monkeypatch.setattr(parser, 'parse_args', lambda argv: seen.append(argv) or parse(argv))
+    monkeypatch.setattr(slurm, '_program', lambda: (str(program),))
+    label = ('--participant-label', '02')
+    assert write(raw, base, '--mem', '4', *label, '--', '--preset', 'fast') == 0
+    script = str(base / 'scripts/participant.sbatch')
+    subprocess.run(['bash', script], check=True, timeout=60, env=environment())
+    ran = (base / 'arguments').read_text().splitlines()
+    ran.remove('--skip-bids-validation')
+    assert seen == [ran]
+
+
+def test_group_level_can_be_started_from_the_dataset(raw, base, program, monkeypatch, capsys):
+    monkeypatch.setattr(slurm, '_program', lambda: (str(program),))
+    assert write(raw, base, '--mem', '4') == 0
+    monkeypatch.chdir(raw)
+    script = str(base / 'scripts/group.sbatch')
+    subprocess.run(['bash', script], check=True, timeout=60, env=environment())
+    parse_args((base / 'arguments').read_text().splitlines())
 
 
 def test_scripts_do_not_lie_in_the_dataset_or_the_results(raw, base, capsys):

@@ -356,8 +356,10 @@ FINDINGS: dict[str, FindingKind] = {
     ),
     'E91': _kind(
         'unknown label, filter or option',
-        'FW',
-        'exit code 2; close matches are named. WARN: a filter leaves no T1w image',
+        'FEWI',
+        'exit code 2; close matches are named. A participant without data of the sessions, labels '
+        'or filters that were asked for is left out (INFO), or fails (ERROR) if it was named with '
+        '--participant-label. WARN: a filter leaves no T1w image',
     ),
     'E92': _kind(
         'participants.tsv does not list the folders',

@@ -30,7 +30,7 @@ GROUPS = {
     'Content of the phase': ('A', 'SAT'),
     'Echoes and metadata': ('B',),
     'Files, headers and geometry': ('C',),
-    'Masks and anatomical images': ('D', 'DERANAT', 'DERSEG', 'DERGRID'),
+    'Masks and anatomical images': ('D', 'DERANAT', 'DERSEG', 'DERGRID', 'DERNONE'),
     'Dataset and run': ('E', 'SLOPPY'),
     'Protocol': (),
 }
@@ -342,6 +342,11 @@ FINDINGS: dict[str, FindingKind] = {
     ),
     'DERSEG': _kind(
         'segmentation of a derivative dataset', 'W', 'left out: empty, or no table of its labels'
+    ),
+    'DERNONE': _kind(
+        'derivative dataset that holds nothing for any participant',
+        'W',
+        'the run goes on without it; as a rule its path is one folder too high or too low',
     ),
     'DERGRID': _kind(
         'image of a derivative dataset in another place',

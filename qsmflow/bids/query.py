@@ -121,6 +121,7 @@ def collect(
         participant_label, checks_dataset.subjects(root), 'participant', 'sub-'
     )
     queries = filters.check_filters(bids_filter)
+    companions.refuse_raw(derivatives or {}, root)
     request = selection.Request.of(
         root, labels, session_label, acq_label, run_label, queries.get('megre', {})
     )
@@ -165,6 +166,7 @@ def collect(
         series, images, anatomical, derivatives or {}, queries, str(root)
     )
     failed += lost
+    findings += companions.without_use(series, derivatives or {}, queries)
     findings += [*lost_t1w, *unrelated(broken, images)]
     findings += checks_dataset.check_participants(root)
     return Collection(

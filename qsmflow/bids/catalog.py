@@ -30,7 +30,7 @@ GROUPS = {
     'Content of the phase': ('A', 'SAT'),
     'Echoes and metadata': ('B',),
     'Files, headers and geometry': ('C',),
-    'Masks and anatomical images': ('D', 'DERANAT', 'DERSEG', 'DERGRID'),
+    'Masks and anatomical images': ('D', 'DERANAT', 'DERSEG', 'DERGRID', 'DERNONE'),
     'Dataset and run': ('E', 'SLOPPY'),
     'Protocol': (),
 }
@@ -343,6 +343,11 @@ FINDINGS: dict[str, FindingKind] = {
     'DERSEG': _kind(
         'segmentation of a derivative dataset', 'W', 'left out: empty, or no table of its labels'
     ),
+    'DERNONE': _kind(
+        'derivative dataset that holds nothing for any participant',
+        'W',
+        'the run goes on without it; as a rule its path is one folder too high or too low',
+    ),
     'DERGRID': _kind(
         'image of a derivative dataset in another place',
         'W',
@@ -356,8 +361,10 @@ FINDINGS: dict[str, FindingKind] = {
     ),
     'E91': _kind(
         'unknown label, filter or option',
-        'FW',
-        'exit code 2; close matches are named. WARN: a filter leaves no T1w image',
+        'FEWI',
+        'exit code 2; close matches are named. A participant without data of the sessions, labels '
+        'or filters that were asked for is left out (INFO), or fails (ERROR) if it was named with '
+        '--participant-label. WARN: a filter leaves no T1w image',
     ),
     'E92': _kind(
         'participants.tsv does not list the folders',

@@ -98,17 +98,25 @@ def add_lesion(
     """
     found = [(image.path, image.relative) for image in images if _is_lesion_of(image, series)]
     for dataset, root in derivatives.items():
-        folder = Path(root) / f'sub-{series.subject}'
-        for path in sorted(folder.rglob('*lesion*.nii*')) if folder.is_dir() else ():
-            named = _Named(*parse_name(path.name)[:2])
-            if parse_name(path.name)[2] in IMAGE_EXTENSIONS and _is_lesion_of(named, series):
-                found.append((str(path), f'{dataset}:{path.relative_to(root).as_posix()}'))
+        for path in lesions_of(root, series):
+            found.append((str(path), f'{dataset}:{path.relative_to(root).as_posix()}'))
     if not found:
         return series
     path, name = found[0]
     finding = _check_lesion(path, name)
     lesion = os.path.abspath(path) if finding.level == 'FIX' else None
     return dataclasses.replace(series, lesion=lesion, findings=(*series.findings, finding))
+
+
+def lesions_of(root: str | os.PathLike, series: GRESeries) -> list[Path]:
+    """Return the masks of lesions that a derivative dataset holds for a series."""
+    folder = Path(root) / f'sub-{series.subject}'
+    found = []
+    for path in sorted(folder.rglob('*lesion*.nii*')) if folder.is_dir() else ():
+        *parts, extension = parse_name(path.name)
+        if extension in IMAGE_EXTENSIONS and _is_lesion_of(_Named(*parts), series):
+            found.append(path)
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,16 +2,16 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from qsmflow.bids.checks_anatomy import check_anatomical
+from qsmflow.bids.checks_anatomy import check_anatomical, lesions_of
 from qsmflow.bids.checks_files import inspect_image
 from qsmflow.bids.checks_mask import check_mask
 from qsmflow.bids.checks_precomputed import verified
 from qsmflow.bids.filters import matches
-from qsmflow.bids.findings import Finding, stopping
+from qsmflow.bids.findings import EXIT_USAGE, DatasetError, Finding, stopping
 from qsmflow.bids.names import IMAGE_EXTENSIONS, parse_name
 from qsmflow.bids.precomputed import candidates, choose
 from qsmflow.bids.series import GRESeries, series_name
@@ -167,10 +167,7 @@ def add_mask(
         What makes the mask useless: a mask that was asked for is never replaced silently.
     """
     for dataset, root in derivatives.items():
-        folder = Path(root) / f'sub-{series.subject}'
-        for path in sorted(folder.rglob('*_mask.nii*')) if folder.is_dir() else ():
-            if not _is_mask_of(path.name, series, query or {}) or is_mask_of_t1w(path):
-                continue
+        for path in _masks_of(root, series, query or {}):
             name = f'{dataset}:{path.relative_to(root).as_posix()}'
             findings = check_mask(path, name, series)
             if stopping(findings):
@@ -239,6 +236,93 @@ def add_precomputed(
         own = tuple(item for item in own if item.code not in ('D81', 'D82'))
         series = dataclasses.replace(series, t1w=usable.t1w, t1w_note='')
     return dataclasses.replace(series, precomputed=usable, findings=(*own, *findings, *problems))
+
+
+def refuse_raw(derivatives: Mapping[str, str | os.PathLike], root: Path) -> None:
+    """Check that no derivative dataset is the dataset itself.
+
+    Parameters
+    ----------
+    derivatives : mapping
+        Names and roots of derivative datasets.
+    root : Path
+        Root of the raw dataset.
+
+    Raises
+    ------
+    DatasetError
+        ``E91`` with exit code 2: raw images would be taken for results of another pipeline.
+    """
+    for name, path in derivatives.items():
+        if Path(path).resolve() == root.resolve():
+            message = f'argument --derivatives: {name}={path} is BIDS_DIR itself'
+            remedy = 'Leave it out, or give the folder of the results: it holds sub-* folders too.'
+            raise DatasetError([Finding('E91', 'FATAL', message, remedy=remedy)], EXIT_USAGE)
+
+
+def without_use(
+    series: Sequence[GRESeries],
+    derivatives: Mapping[str, str | os.PathLike],
+    queries: Mapping[str, Mapping[str, Any]],
+) -> list[Finding]:
+    """Name the derivative datasets that hold nothing for any series.
+
+    Parameters
+    ----------
+    series : sequence of GRESeries
+        All series of the run.
+    derivatives : mapping
+        Names and roots of derivative datasets.
+    queries : mapping
+        Filters of the user.
+
+    Returns
+    -------
+    list of Finding
+        ``DERNONE``, one for each dataset.
+    """
+    subjects = sorted({item.subject for item in series})
+    findings = []
+    for name, path in derivatives.items():
+        root = Path(path)
+        used = any(candidates(name, root, subject, queries) for subject in subjects) or any(
+            any(_masks_of(root, item, queries.get('mask', {}))) or lesions_of(root, item)
+            for item in series
+        )
+        if series and not used:
+            message = f'the derivative dataset {name}={path} holds nothing for any participant'
+            evidence = {'looked_for': [f'sub-{subject}' for subject in subjects]}
+            finding = Finding(
+                'DERNONE', 'WARN', message, evidence=evidence, remedy=_better_root(name, root)
+            )
+            findings.append(finding)
+    return findings
+
+
+def _better_root(name: str, root: Path) -> str:
+    """Say which folder to give, if one above or below holds participants."""
+    below = sorted(item for item in root.iterdir() if item.is_dir()) if root.is_dir() else []
+    holding = [item for item in below if any(item.glob('sub-*'))]
+    if any(item.name.startswith('sub-') for item in below):
+        return (
+            'It has sub-* folders: check that they are those of these participants, with names '
+            'that can be used (see Results of other pipelines in docs/usage.md).'
+        )
+    if root.name.startswith('sub-'):
+        holding = [root.parent]
+    close = ' or '.join(f'{name}={item}' for item in holding[:3])
+    hint = f' Did you mean {close}?' if close else ''
+    return f'Give the folder that holds sub-*.{hint}'
+
+
+def _masks_of(
+    root: str | os.PathLike, series: GRESeries, query: Mapping[str, Any]
+) -> Iterator[Path]:
+    """Yield the brain masks of a series in a derivative dataset."""
+    folder = Path(root) / f'sub-{series.subject}'
+    for path in sorted(folder.rglob('*_mask.nii*')) if folder.is_dir() else ():
+        if _is_mask_of(path.name, series, query) and not is_mask_of_t1w(path):
+            yield path
 
 
 def _is_mask_of(name: str, series: GRESeries, query: Mapping[str, Any]) -> bool:

@@ -4,20 +4,20 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from qsmflow.algorithms.phase import parse_scaling
-from qsmflow.bids import checks_dataset, companions, filters
+from qsmflow.bids import checks_dataset, companions, filters, selection
 from qsmflow.bids.checks_anatomy import add_lesion
 from qsmflow.bids.checks_geometry import parse_b0_dir
 from qsmflow.bids.duplicates import add_findings, mark_duplicates
-from qsmflow.bids.findings import EXIT_DATA, EXIT_USAGE, DatasetError, Finding
+from qsmflow.bids.findings import EXIT_DATA, DatasetError, Finding
 from qsmflow.bids.grouping import Failure, Image, assemble_groups, group_images, unrelated
 from qsmflow.bids.index import make_index, open_index
 from qsmflow.bids.inheritance import resolve_sidecars
-from qsmflow.bids.names import IMAGE_EXTENSIONS, is_usable_name, looks_like_gre, parse_name
+from qsmflow.bids.names import IMAGE_EXTENSIONS, is_usable_name, parse_name
 from qsmflow.bids.series import GRESeries, SeriesOptions
 
 
@@ -120,8 +120,11 @@ def collect(
     labels = checks_dataset.choose_labels(
         participant_label, checks_dataset.subjects(root), 'participant', 'sub-'
     )
-    wanted = _wanted_labels(root, labels, session_label)
     queries = filters.check_filters(bids_filter)
+    companions.refuse_raw(derivatives or {}, root)
+    request = selection.Request.of(
+        root, labels, session_label, acq_label, run_label, queries.get('megre', {})
+    )
     options = SeriesOptions(
         phase_scale=phase_scale,
         field_strength=field_strength,
@@ -139,23 +142,31 @@ def collect(
         if database_dir
         else make_index(root, labels, broken)
     )
-    images = _images(layout, root, labels)
-    images = [image for image in images if wanted is None or image.session in wanted]
-    candidates = _narrow(images, queries.get('megre'), acq_label, run_label)
-    candidates, contradictions = resolve_sidecars(candidates, root, broken)
+    everything = _images(layout, root, labels)
+    images = [image for image in everything if request.takes_session(image.session)]
+    chosen = selection.narrow(images, request)
+    candidates, contradictions = resolve_sidecars(chosen, root, broken)
     groups, misnamed, findings = group_images(candidates)
     findings += undescribed
     series, failed = assemble_groups(groups, misnamed, broken, options, str(root))
     series = add_findings(series, contradictions)
     series = mark_duplicates(series, candidates)
-    _check_something(root, series, failed, findings, candidates)
-    failed += _empty_subjects(labels, series, failed, images)
+    served = {item.subject for item in series} | {_subject_of(name) for name, _ in failed}
+    unserved = [label for label in labels if label not in served]
+    without, left_out = selection.sort_out(
+        unserved, everything, chosen, request, root, named=participant_label is not None
+    )
+    findings += left_out
+    if not series and not failed:
+        _refuse(root, without, findings, request)
+    failed += without
     anatomical = [image for image in images if image.suffix == 'T1w']
     anatomical, lost_t1w = _filtered_t1w(anatomical, queries.get('t1w'))
     complete, lost = _add_companions(
         series, images, anatomical, derivatives or {}, queries, str(root)
     )
     failed += lost
+    findings += companions.without_use(series, derivatives or {}, queries)
     findings += [*lost_t1w, *unrelated(broken, images)]
     findings += checks_dataset.check_participants(root)
     return Collection(
@@ -164,16 +175,6 @@ def collect(
         failed=tuple(sorted(failed, key=lambda item: item[0])),
         findings=tuple(findings),
     )
-
-
-def _wanted_labels(
-    root: Path, labels: Sequence[str], session_label: Iterable[str] | None
-) -> set[str] | None:
-    """Return the requested sessions, or None for all."""
-    if session_label is None:
-        return None
-    available = {ses for label in labels for ses in checks_dataset.sessions(root, label)}
-    return set(checks_dataset.choose_labels(session_label, available, 'session', 'ses-'))
 
 
 def _images(layout, root: Path, labels: Sequence[str]) -> list[Image]:
@@ -203,32 +204,9 @@ def _images(layout, root: Path, labels: Sequence[str]) -> list[Image]:
     return images
 
 
-def _narrow(
-    images: Sequence[Image],
-    query: Mapping | None,
-    acq_label: Iterable[str] | None,
-    run_label: Iterable[str] | None,
-) -> list[Image]:
-    """Keep the gradient-echo images of the requested acquisitions and runs."""
-    chosen = [image for image in images if looks_like_gre(image.name)]
-    kept = [image for image in chosen if filters.matches(image.relative, query or {})]
-    if chosen and not kept:
-        nothing = filters.kept_nothing(chosen, query or {}, 'megre', 'FATAL')
-        raise DatasetError([nothing], EXIT_USAGE)
-    chosen = kept
-    requests = (('acq', 'acquisition', acq_label), ('run', 'run', run_label))
-    for key, what, labels in requests:
-        if labels is None:
-            continue
-        available = {image.entities[key] for image in chosen if key in image.entities}
-        if key == 'run':  # run-01 and run-1 are one label to its user
-            padded = {label.lstrip('0') or '0': label for label in available}
-            labels = [
-                padded.get(str(n).removeprefix('run-').lstrip('0') or '0', n) for n in labels
-            ]
-        kept = checks_dataset.choose_labels(labels, available, what, f'{key}-')
-        chosen = [image for image in chosen if image.entities.get(key) in kept]
-    return chosen
+def _subject_of(name: str) -> str:
+    """Return the label of the participant in the name of a series, or in a path."""
+    return name.split('_')[0].split('/')[0].removeprefix('sub-')
 
 
 def _filtered_t1w(
@@ -241,46 +219,29 @@ def _filtered_t1w(
     return [], [filters.kept_nothing(images, query or {}, 't1w', 'WARN')]
 
 
-def _check_something(
+def _refuse(
     root: Path,
-    series: Sequence[GRESeries],
-    failed: Sequence[Failure],
+    without: Sequence[Failure],
     findings: Sequence[Finding],
-    candidates: Sequence[Image],
-) -> None:
-    """Raise if the dataset has no gradient-echo data at all."""
-    if series or failed:
-        return
+    request: selection.Request,
+) -> NoReturn:
+    """Raise, as the dataset has no gradient-echo data at all of what was asked for."""
     message = 'no gradient-echo data with phase were found'
     remedy = (
         'Expected are files such as sub-01/anat/sub-01_echo-1_part-phase_MEGRE.nii.gz with the '
         'magnitude beside them; check names and labels.'
     )
-    evidence = {'dataset': root.name, 'images_considered': len(candidates)}
+    evidence: dict[str, Any] = {'dataset': root.name}
+    if asked := str(request):
+        there = [item.evidence.get('series', ()) for item in findings if item.code == 'E91']
+        evidence |= {
+            'asked_for': asked,
+            'series': sorted(name for names in there for name in names),
+        }
+    told = [finding for _, found in without for finding in found]
+    told = [finding for finding in told if finding.code != 'B28']  # it says the same
     finding = Finding('E90', 'FATAL', message, evidence=evidence, remedy=remedy)
-    raise DatasetError([finding, *findings], EXIT_DATA)
-
-
-def _empty_subjects(
-    labels: Sequence[str],
-    series: Sequence[GRESeries],
-    failed: Sequence[Failure],
-    images: Sequence[Image],
-) -> list[Failure]:
-    """Report each requested subject without any gradient-echo series."""
-    served = {f'sub-{item.subject}' for item in series}
-    served |= {name.split('_')[0].split('/')[0] for name, _ in failed}
-    empty = []
-    for label in labels:
-        name = f'sub-{label}'
-        if name in served:
-            continue
-        shown = [i.name for i in images if i.entities.get('sub') == label]
-        message = 'has no gradient-echo data with phase'
-        remedy = 'Check the names of its files, or leave it out with --participant-label.'
-        finding = Finding('B28', 'ERROR', message, name, {'anat': shown[:10]}, remedy)
-        empty.append((name, (finding,)))
-    return empty
+    raise DatasetError([finding, *told, *findings], EXIT_DATA)
 
 
 def _add_companions(

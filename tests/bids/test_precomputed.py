@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from qsmflow.bids import collect
+from qsmflow.bids.findings import DatasetError
 from qsmflow.bids.precomputed import TEMPLATE
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -81,6 +82,32 @@ def test_without_derivatives_nothing_changes(dataset):
     series, _ = only(dataset)
     assert series.precomputed is None
     assert series.t1w_uri == 'bids:raw:sub-01/anat/sub-01_T1w.nii.gz'
+
+
+def test_a_dataset_without_anything_is_told_with_the_better_folder(dataset, prep):
+    above = prep.parent / 'derivatives'
+    shutil.copytree(prep, above / 'fmriprep')
+    wrong = {'high': above, 'low': prep / 'sub-01', 'good': prep}
+    told = {f.message.split()[3]: f for f in collect(dataset.root, derivatives=wrong).findings}
+    assert set(told) == {f'high={above}', f'low={prep / "sub-01"}'}
+    assert {(f.code, f.level) for f in told.values()} == {('DERNONE', 'WARN')}
+    assert f'Did you mean high={above / "fmriprep"}?' in told[f'high={above}'].remedy
+    assert f'Did you mean low={prep}?' in told[f'low={prep / "sub-01"}'].remedy
+
+
+def test_a_dataset_of_others_alone_is_told(dataset, prep):
+    (prep / 'sub-01').rename(prep / 'sub-02')
+    (finding,) = collect(dataset.root, derivatives={'prep': prep}).findings
+    assert finding.code == 'DERNONE'
+    assert finding.evidence == {'looked_for': ['sub-01']}
+    assert 'those of these participants' in finding.remedy
+
+
+def test_the_dataset_itself_is_no_derivative(dataset, tmp_path):
+    (tmp_path / 'link').symlink_to(dataset.root)
+    with pytest.raises(DatasetError, match=r'me=.*link is BIDS_DIR itself') as caught:
+        collect(dataset.root, derivatives={'me': tmp_path / 'link'})
+    assert caught.value.exit_code == 2
 
 
 def test_freesurfer(dataset, truth, tmp_path):

@@ -250,6 +250,64 @@ def test_subject_without_gre_is_reported(tmp_path):
     assert (name, finding.code, finding.level) == ('sub-02', 'B28', 'ERROR')
 
 
+@pytest.fixture
+def sessions(tmp_path):
+    """Two participants: one was seen before and after, one only before."""
+    dataset = write_clean(tmp_path / 'ds', ('01', '02'))
+    for sub, labels in (('01', ('pre', 'post')), ('02', ('pre',))):
+        shutil.rmtree(dataset.root / f'sub-{sub}')
+        for ses in labels:
+            write_series(dataset, sub, ses=ses, extra='_acq-hi' if sub == '01' else '')
+    return dataset
+
+
+REQUESTS = [
+    {'session_label': ['post']},
+    {'session_label': ['post', 'pre'], 'acq_label': ['hi']},
+    {'bids_filter': {'megre': {'acquisition': 'hi'}}},
+]
+
+
+@pytest.mark.parametrize('request_', REQUESTS)
+def test_participants_without_what_was_asked_for_are_left_out(sessions, request_):
+    collection = collect(sessions.root, **request_)
+    assert {series.subject for series in collection.series} == {'01'}
+    assert not collection.failed
+    assert collection.exit_code == 0
+    (told,) = collection.findings
+    assert (told.code, told.level, told.file) == ('E91', 'INFO', 'sub-02')
+    assert told.evidence == {'sessions': ['pre'], 'series': ['sub-02_ses-pre']}
+    assert ('post' if 'session_label' in request_ else '"hi"') in told.message
+    assert 'left out' in render_plan(collection)
+
+
+@pytest.mark.parametrize('request_', REQUESTS)
+def test_a_participant_that_was_named_must_have_what_was_asked_for(sessions, request_):
+    collection = collect(sessions.root, participant_label=['01', '02'], **request_)
+    ((name, (finding,)),) = collection.failed
+    assert (name, finding.code, finding.level) == ('sub-02', 'E91', 'ERROR')
+    assert 'sessions=[pre], series=[sub-02_ses-pre]' in str(finding)
+    assert collection.exit_code == 1
+
+
+def test_a_session_without_gre_of_a_participant_without_any_is_a_fault(sessions):
+    for path in sessions.root.glob('sub-02/ses-pre/anat/*MEGRE*'):
+        path.unlink()
+    ((name, (finding,)),) = collect(sessions.root, session_label=['pre']).failed
+    assert (name, finding.code, finding.level) == ('sub-02', 'B28', 'ERROR')
+
+
+def test_nothing_of_what_was_asked_for_says_what_there_is(sessions):
+    shutil.rmtree(sessions.root / 'sub-01/ses-post/anat')
+    with pytest.raises(DatasetError) as caught:
+        collect(sessions.root, session_label=['post'])
+    assert [f.code for f in caught.value.findings] == ['E90', 'E91', 'E91']
+    assert 'asked_for=ses post, series=[sub-01_ses-pre_acq-hi, sub-02_ses-pre]' in str(
+        caught.value
+    )
+    assert caught.value.findings[-1].evidence['sessions'] == ['pre']
+
+
 def test_label_that_is_a_prefix_of_another(tmp_path):
     dataset = write_clean(tmp_path / 'ds', ('1', '11'))
     assert names(collect(dataset.root, participant_label=['1'])) == ['sub-1']

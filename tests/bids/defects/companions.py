@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .dataset import affine, phantom, write_image, write_t1w
+from .dataset import affine, phantom, write_image, write_series, write_t1w
 from .registry import defect
 
 
@@ -197,6 +197,20 @@ def acquisition_typo(ds):
 @defect('E91', 'WARN')
 def filter_that_leaves_no_t1w(ds):
     ds.options['bids_filter'] = {'t1w': {'acquisition': 'none'}}
+
+
+@defect('E91', 'ERROR', file='sub-01')
+def named_participant_without_the_session(ds):
+    write_series(ds, '02', ses='b')
+    for path in ds.anat('02', 'b').glob('*part-phase*'):
+        path.unlink()
+    ds.options |= {'participant_label': ['01', '02'], 'session_label': ['b']}
+
+
+@defect('E91', 'INFO', file='sub-02')
+def participant_without_what_was_asked_for(ds):
+    write_series(ds, '02')
+    ds.options['bids_filter'] = {'megre': {'subject': '01'}}
 
 
 @defect('E91', 'FATAL', 2)

@@ -53,6 +53,8 @@ def call(stage, name, voxel_size=UNIT, **options):
         phase = np.angle(np.exp(1j * 800 * times * total[..., None]))
         options |= {'f0': 127.0} if stage == 'field' else {}
         return method(phase, decay, mask, voxel_size, **options)
+    if name in ('sharp', 'resharp', 'ismv'):
+        options = {'radius': 3.0, **options}
     if stage == 'strategy':
         weights = mask * np.float32(1)
         weights[8, 8, 8] = 0.1
@@ -127,3 +129,87 @@ def test_complex_series():
             function(stage, name)(series, None, mask, UNIT, **options)
         with pytest.raises(ValueError, match=r'magnitude must be real; got complex128\. Take'):
             function(stage, name)(series.real, series, mask, UNIT, **options)
+
+
+COUNTS = ('max_iter', 'inner_iter', 'first_iter', 'strong_iter', 'max_seeds')
+MAY_BE_ZERO = ('start_iter', 'refine', 'peel', 'erosions', 'alternations', 'pad')
+
+
+def having(*parameters):
+    """Return (stage, method, parameter) for each method that has one of the parameters."""
+    return [
+        (stage, name, parameter)
+        for stage, name in NAMES
+        for parameter in parameters
+        if parameter in inspect.signature(function(stage, name)).parameters
+    ]
+
+
+@pytest.mark.parametrize(('stage', 'name', 'parameter'), having(*COUNTS))
+@pytest.mark.parametrize('value', [0, -1, 0.5, 1.5, np.nan, np.inf, '5', None])
+def test_counts(stage, name, parameter, value):
+    with pytest.raises(ValueError, match=f'{parameter} must be a whole number, 1 or more; got'):
+        call(stage, name, **{parameter: value})
+
+
+@pytest.mark.parametrize(('stage', 'name', 'parameter'), having(*MAY_BE_ZERO))
+@pytest.mark.parametrize('value', [-1, 0.5, np.nan, '5'])
+def test_counts_that_may_be_zero(stage, name, parameter, value):
+    with pytest.raises(ValueError, match=f'{parameter} must be a whole number, 0 or more; got'):
+        call(stage, name, **{parameter: value})
+
+
+@pytest.mark.parametrize(('stage', 'name', 'parameter'), having('coarse_iter', 'refine_coarse'))
+@pytest.mark.parametrize('value', [30, (-1,), (0.5,), 'ab', None])
+def test_lists_of_counts(stage, name, parameter, value):
+    with pytest.raises(ValueError, match=f'{parameter} must be a sequence of whole numbers'):
+        call(stage, name, **{parameter: value})
+
+
+@pytest.mark.parametrize(('stage', 'name', 'parameter'), having('max_iter'))
+def test_a_whole_float_is_a_count(stage, name, parameter):
+    one, other = (call(stage, name, max_iter=value) for value in (3, 3.0))
+    if stage in ('field', 'relaxometry'):
+        one, other = (
+            getattr(result, 'total_field' if stage == 'field' else 'r2star')
+            for result in (one, other)
+        )
+    elif stage == 'background':
+        one, other = one[0], other[0]
+    assert one.any()
+    np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(('stage', 'name', 'parameter'), having('template'))
+@pytest.mark.parametrize('value', [3, -1, 1.5, None])
+def test_templates(stage, name, parameter, value):
+    with pytest.raises(ValueError, match=r'template must be an echo index in 0\.\.2; got'):
+        call(stage, name, template=value)
+
+
+@pytest.mark.parametrize('name', ['tkd', 'tsvd', 'rts', 'ilsqr'])
+@pytest.mark.parametrize('value', [0, -0.1, 2 / 3, np.nan])
+def test_levels_of_truncation(name, value):
+    with pytest.raises(ValueError, match=r'threshold must lie in \(0, 2/3\)'):
+        call('inversion', name, threshold=value)
+
+
+@pytest.mark.parametrize(
+    ('value', 'message'),
+    [
+        (6, 'radii must be a sequence of lengths'),
+        ((), 'radii must be a sequence of lengths'),
+        ([0.4], r'radii\[0\] must be 0\.6 mm or more'),
+        ([5, 0.4], r'radii\[1\] must be 0\.6 mm or more'),
+        ([np.nan], r'radii\[0\] must be a positive number'),
+    ],
+)
+def test_radii(value, message):
+    with pytest.raises(ValueError, match=message):
+        call('background', 'vsharp', radii=value)
+
+
+def test_steps_of_the_gradient_descent():
+    with pytest.raises(ValueError, match=r'step must lie in \(0, 2\.25\)'):
+        call('inversion', 'ndi', step=2.25, accelerate=False)
+    assert call('inversion', 'ndi', step=5).any()

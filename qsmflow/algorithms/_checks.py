@@ -3,6 +3,8 @@
 Each names the argument, what was expected, what arrived and what to do about it.
 """
 
+from numbers import Real
+
 import numpy as np
 
 
@@ -186,5 +188,69 @@ def check_positive(**values):
     ValueError: reg_weight must be a positive number; got -1.
     """
     for name, value in values.items():
-        if not (np.isfinite(value) and value > 0):
+        if not (_is_finite_number(value) and value > 0):
             raise ValueError(f'{name} must be a positive number; got {value!r}.')
+
+
+def check_count(least=1, **values):
+    """Check that named parameters are whole numbers, not too small.
+
+    Parameters
+    ----------
+    least : int, optional
+        Smallest number that is allowed.
+    **values : int
+        Parameters by name. A float without a fraction is whole, too.
+
+    Raises
+    ------
+    ValueError
+        If one is not; the message names it.
+
+    Examples
+    --------
+    >>> check_count(max_iter=0.5)
+    Traceback (most recent call last):
+    ...
+    ValueError: max_iter must be a whole number, 1 or more; got 0.5.
+    """
+    for name, value in values.items():
+        if not (_is_finite_number(value) and value == int(value) and value >= least):
+            raise ValueError(f'{name} must be a whole number, {least} or more; got {value!r}.')
+
+
+def check_counts(least=1, **values):
+    """Check that named parameters are sequences of whole numbers, which may be empty.
+
+    Parameters
+    ----------
+    least : int, optional
+        Smallest number that is allowed.
+    **values : sequence of int
+        Parameters by name.
+
+    Raises
+    ------
+    ValueError
+        If one is not; the message names it.
+
+    Examples
+    --------
+    >>> check_counts(coarse_iter=30)
+    Traceback (most recent call last):
+    ...
+    ValueError: coarse_iter must be a sequence of whole numbers, 1 or more, such as (30,); got 30.
+    """
+    for name, value in values.items():
+        try:
+            counts = list(value)
+            check_count(least, **{f'{name}[{i}]': count for i, count in enumerate(counts)})
+        except (TypeError, ValueError):
+            raise ValueError(
+                f'{name} must be a sequence of whole numbers, {least} or more, such as (30,); '
+                f'got {value!r}.'
+            ) from None
+
+
+def _is_finite_number(value):
+    return isinstance(value, Real) and bool(np.isfinite(value))

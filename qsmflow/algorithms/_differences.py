@@ -16,6 +16,8 @@ from qsmflow.algorithms.unwrap import romeo
 
 # Largest edge of a cell that holds several voxels, in mm.
 _CELL = 2.0
+# The same in voxels: beyond any volume, and counted in 32 bits.
+_LARGEST_CELL = 2**30
 _TURN = 2 * math.pi
 
 
@@ -63,7 +65,8 @@ def cell_steps(voxel_size):
     >>> cell_steps((0.5, 1.0, 1.5)).tolist()
     [4, 2, 1]
     """
-    return np.maximum(_CELL / np.asarray(voxel_size, np.float64) + 1e-6, 1).astype(np.int32)
+    steps = _CELL / np.asarray(voxel_size, np.float64) + 1e-6
+    return np.clip(steps, 1, _LARGEST_CELL).astype(np.int32)
 
 
 def unwrapped_difference(phase, magnitude, voxels, voxel_size, pairs, times):

@@ -10,7 +10,11 @@ import numpy as np
 from scipy import ndimage
 
 from qsmflow.algorithms import operators as ops
+from qsmflow.algorithms._checks import check_positive, check_voxel_size
 from qsmflow.algorithms._jit import njit, prange
+
+# Widest Gaussian, in voxels: beyond any volume, while cells of half of it are counted in 32 bits.
+_WIDEST = 2.0**30
 
 
 @njit(cache=True, parallel=True)
@@ -72,14 +76,21 @@ class MaskedSmoother:
         Voxel edge lengths, in mm, in array-axis order.
     sigma : float
         Standard deviation of the Gaussian, in mm. Along an axis whose voxels are larger than
-        this, it is one voxel.
+        this, it is one voxel; one much wider than the mask gives the mean over the mask.
+
+    Raises
+    ------
+    ValueError
+        If ``voxel_size`` or ``sigma`` are not positive numbers.
     """
 
     def __init__(self, voxels, voxel_size, sigma):
+        check_positive(sigma=sigma)
+        voxel_size = check_voxel_size(voxel_size)
         self._coords = voxels.coords
         low, high = voxels.corners
         self._origin = low
-        sigma_voxels = np.maximum(sigma / np.asarray(voxel_size, np.float64), 1.0)
+        sigma_voxels = np.clip(sigma / np.array(voxel_size), 1.0, _WIDEST)
         # Two cells per sigma keep the interpolation error far below the noise.
         self._steps = np.maximum(np.floor(sigma_voxels / 2), 1).astype(np.int32)
         self._sigma_cells = sigma_voxels / self._steps

@@ -6,6 +6,7 @@ import numpy as np
 
 from qsmflow.algorithms import operators as ops
 from qsmflow.algorithms._checks import (
+    check_count,
     check_mask,
     check_positive,
     check_volume,
@@ -113,7 +114,8 @@ def cosmos(
     >>> bool(np.abs(found - chi).max() < 0.01)
     True
     """
-    check_positive(max_iter=max_iter, tol=tol)
+    check_positive(tol=tol)
+    check_count(max_iter=max_iter)
     voxel_size = check_voxel_size(voxel_size)
     fields, masks, weights = _checked(fields, masks, weights, b0_dirs)
     common = np.logical_and.reduce(masks)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from qsmflow.algorithms import operators as ops
+from qsmflow.algorithms._checks import check_positive, check_voxel_size
 from qsmflow.algorithms._differences import unwrapped_difference
 from qsmflow.algorithms._jit import njit, prange
 from qsmflow.algorithms._smoothing import MaskedSmoother
@@ -51,7 +52,8 @@ def remove_phase_offset(phase, magnitude, mask, voxel_size, *, te, sigma=10.0):
     Raises
     ------
     ValueError
-        If shapes or echo times are not consistent, or ``sigma`` is not positive.
+        If shapes or echo times are not consistent, or ``voxel_size`` or ``sigma`` is not
+        positive.
 
     Notes
     -----
@@ -76,8 +78,8 @@ def remove_phase_offset(phase, magnitude, mask, voxel_size, *, te, sigma=10.0):
     1.0
     """
     te = check_echoes(phase, magnitude, mask, te)
-    if not sigma > 0:
-        raise ValueError(f'sigma must be positive, in mm; got {sigma!r}.')
+    voxel_size = check_voxel_size(voxel_size)
+    check_positive(sigma=sigma)
     voxels = Voxels(mask)
     offset = np.zeros(len(voxels), np.float32)
     if te.size > 1 and len(voxels):
@@ -123,7 +125,8 @@ def remove_slice_offsets(phase, magnitude, mask, voxel_size, *, te, axis=2):
     Raises
     ------
     ValueError
-        If there is one echo only, or shapes or echo times are not consistent.
+        If there is one echo only, shapes or echo times are not consistent, or ``voxel_size`` is
+        not positive.
 
     Examples
     --------
@@ -135,6 +138,7 @@ def remove_slice_offsets(phase, magnitude, mask, voxel_size, *, te, axis=2):
     [0.5, -2.0, 1.0, 3.0, -1.0, 0.0, 2.0, -3.0]
     """
     te = check_echoes(phase, magnitude, mask, te)
+    voxel_size = check_voxel_size(voxel_size)
     if te.size < 2:
         raise ValueError('offsets of slices can be told from the field with two echoes or more.')
     voxels = Voxels(mask)

@@ -25,7 +25,7 @@ def one_sided_shape(shape, radius, voxel_size):
     return ops.pad_shape([max(n + r, 2 * r) for n, r in zip(shape, reaches, strict=True)], 0)
 
 
-def check_radius(radius, voxel_size):
+def check_radius(radius, voxel_size, name='radius'):
     """Check that a sphere reaches the next voxel along each axis.
 
     Parameters
@@ -34,6 +34,8 @@ def check_radius(radius, voxel_size):
         Radius of a sphere, in mm.
     voxel_size : tuple of float
         Voxel edge lengths, in mm.
+    name : str, optional
+        Name of the parameter in messages.
 
     Raises
     ------
@@ -47,11 +49,11 @@ def check_radius(radius, voxel_size):
     ...
     ValueError: radius must be 2.4 mm or more, 0.6 of the longest voxel edge, ...; got 2.
     """
-    check_positive(radius=radius)
+    check_positive(**{name: radius})
     least = LEAST_RADIUS * max(voxel_size)
     if radius < least:
         raise ValueError(
-            f'radius must be {least:g} mm or more, {LEAST_RADIUS:g} of the longest voxel edge, '
+            f'{name} must be {least:g} mm or more, {LEAST_RADIUS:g} of the longest voxel edge, '
             f'for the sphere to reach the next voxel; got {radius:g}.'
         )
 

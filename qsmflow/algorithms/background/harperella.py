@@ -3,7 +3,7 @@
 import numpy as np
 
 from qsmflow.algorithms import operators as ops
-from qsmflow.algorithms._checks import check_volume, check_voxel_size, check_weights
+from qsmflow.algorithms._checks import check_count, check_volume, check_voxel_size, check_weights
 from qsmflow.algorithms.background import _multigrid_kernels as kernels
 from qsmflow.algorithms.background._multigrid import (
     DirichletLaplacian,
@@ -115,6 +115,7 @@ def iharperella(
     field, mask = check_volume(total_field, mask, 'total_field')
     voxel_size = check_voxel_size(voxel_size)
     weights = check_weights(weights, mask)
+    check_count(max_iter=max_iter)
     box = ops.bounding_box(mask)
     system = _ClampedBilaplacian(mask[box], weights[box], voxel_size)
     solution, history = conjugate_gradient(

@@ -3,7 +3,7 @@
 import numpy as np
 
 from qsmflow.algorithms import operators as ops
-from qsmflow.algorithms._checks import check_volume, check_voxel_size, check_weights
+from qsmflow.algorithms._checks import check_count, check_volume, check_voxel_size, check_weights
 from qsmflow.algorithms.background import _sphere_kernels as kernels
 from qsmflow.algorithms.background import _spheres as spheres
 from qsmflow.algorithms.background._multigrid import DirichletLaplacian
@@ -100,6 +100,7 @@ def ismv(
     field, mask = check_volume(total_field, mask, 'total_field')
     voxel_size = check_voxel_size(voxel_size)
     spheres.check_radius(radius, voxel_size)
+    check_count(max_iter=max_iter)
     weights = check_weights(weights, mask)
     box = ops.bounding_box(mask)
     inside = mask[box]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from qsmflow.algorithms import operators as ops
-from qsmflow.algorithms._checks import check_volume, check_voxel_size, check_weights
+from qsmflow.algorithms._checks import check_count, check_volume, check_voxel_size, check_weights
 from qsmflow.algorithms.background._multigrid import (
     DirichletLaplacian,
     framed,
@@ -99,8 +99,10 @@ def lbv(
     field, mask = check_volume(total_field, mask, 'total_field')
     voxel_size = check_voxel_size(voxel_size)
     weights = check_weights(weights, mask)
+    check_count(max_iter=max_iter)
+    check_count(0, peel=peel)
     box = ops.bounding_box(mask)
-    peeled, inside = _domain(mask[box], peel)
+    peeled, inside = _domain(mask[box], int(peel))
     boundary = peeled & ~inside
     values = trusted_values(field[box], weights[box], boundary, mask[box], voxel_size)
     solver = DirichletLaplacian(inside, voxel_size)
@@ -121,14 +123,12 @@ def lbv(
 
 def _domain(mask, peel):
     """Return the peeled mask and its part inside the boundary layer."""
-    if peel != int(peel) or peel < 0:
-        raise ValueError(f'peel must be a number of layers, 0 or more; got {peel!r}.')
-    for _ in range(int(peel)):
+    for _ in range(peel):
         mask = interior(mask)
     inside = interior(mask)
     if not inside.any():
         raise ValueError(
-            f'The mask has no voxel inside its boundary after {int(peel)} layers are peeled off. '
+            f'The mask has no voxel inside its boundary after {peel} layers are peeled off. '
             'Take a smaller peel, or check the mask.'
         )
     return mask, inside

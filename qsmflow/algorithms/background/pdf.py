@@ -3,7 +3,13 @@
 import numpy as np
 
 from qsmflow.algorithms import operators as ops
-from qsmflow.algorithms._checks import check_volume, check_voxel_size, check_weights
+from qsmflow.algorithms._checks import (
+    check_count,
+    check_counts,
+    check_volume,
+    check_voxel_size,
+    check_weights,
+)
 from qsmflow.algorithms._sources import fit_sources
 
 
@@ -70,6 +76,11 @@ def pdf(
     history : list of float
         Only with ``return_history``.
 
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range, or the volumes do not fit together.
+
     Notes
     -----
     Two FFT pairs per iteration. The scale inside, the numbers of iterations and sixteen voxels of
@@ -91,13 +102,16 @@ def pdf(
     field, mask = check_volume(total_field, mask, 'total_field')
     voxel_size = check_voxel_size(voxel_size)
     weights = check_weights(weights, mask)
+    check_count(max_iter=max_iter)
+    check_count(0, pad=pad)
+    check_counts(0, coarse_iter=coarse_iter)
     if not 0 <= inside_scale <= 1:
         raise ValueError(f'inside_scale must lie in [0, 1]; got {inside_scale!r}.')
     box = ops.bounding_box(mask)
     inside = mask[box]
     levels = 1 + len(coarse_iter)
     blocks = 2 ** (levels - 1)
-    coarsest = [-(-(n + 2 * pad) // blocks) for n in inside.shape]
+    coarsest = [-(-(n + 2 * int(pad)) // blocks) for n in inside.shape]
     grid = tuple(blocks * n for n in ops.pad_shape(coarsest, 0))
     scale = np.ones(grid, np.float32)
     ops.crop(scale, inside.shape)[inside] = inside_scale

@@ -4,6 +4,7 @@ import numpy as np
 
 from qsmflow.algorithms import operators as ops
 from qsmflow.algorithms._checks import (
+    check_count,
     check_positive,
     check_volume,
     check_voxel_size,
@@ -128,8 +129,8 @@ def vsharp(
         Not used; part of the common signature.
     radii : sequence of float, optional
         Radii of the spheres, in mm. By default 12, 11, ... down to the longest voxel edge,
-        but not below 1 (the consensus example [3]_ uses 12 to 1). Spheres that fit nowhere in
-        the mask are left out.
+        but not below 1 (the consensus example [3]_ uses 12 to 1). Each must be 0.6 voxel edges
+        or more; spheres that fit nowhere in the mask are left out.
     threshold : float, optional
         Truncation level of the deconvolution, in (0, 1).
 
@@ -143,7 +144,7 @@ def vsharp(
     Raises
     ------
     ValueError
-        If no sphere fits into the mask.
+        If no sphere fits into the mask, or a parameter is out of range.
 
     Notes
     -----
@@ -266,6 +267,7 @@ def resharp(
     box = ops.bounding_box(mask)
     spheres.check_radius(radius, voxel_size)
     check_positive(reg_weight=reg_weight)
+    check_count(max_iter=max_iter)
     fits = spheres.erode(mask[box], voxel_size, radius)
     grid = ops.pad_shape(fits.shape, spheres.reach(radius, voxel_size))
     system = _SpectralSystem(
@@ -389,8 +391,12 @@ def _radii(radii, shape, voxel_size):
     if radii is None:
         smallest = max(1.0, *voxel_size)
         radii = [*np.arange(12.0, smallest, -1.0), smallest]
+    if np.ndim(radii) != 1 or not len(radii):
+        raise ValueError(
+            f'radii must be a sequence of lengths in mm, such as (12, 6, 2); got {radii!r}.'
+        )
+    for i, radius in enumerate(radii):
+        spheres.check_radius(radius, voxel_size, f'radii[{i}]')
     radii = sorted((float(r) for r in radii), reverse=True)
-    if not radii or radii[-1] <= 0:
-        raise ValueError(f'radii must be positive lengths in mm; got {radii}.')
     width = min(n * step for n, step in zip(shape, voxel_size, strict=True))
     return [r for r in radii if 2 * r <= width] or radii[-1:]

@@ -7,6 +7,7 @@ import numpy as np
 from scipy import ndimage
 
 from qsmflow.algorithms import operators as ops
+from qsmflow.algorithms._checks import check_voxel_size
 from qsmflow.algorithms._jit import njit, prange
 from qsmflow.algorithms._smoothing import MaskedSmoother
 from qsmflow.algorithms._voxels import Voxels
@@ -61,8 +62,9 @@ class Samples:
     the first echo and a signal in any. The median magnitude of the first echo is 1.
     """
 
-    def __init__(self, unwrapped_phase, magnitude, mask, te, f0):
+    def __init__(self, unwrapped_phase, magnitude, mask, voxel_size, te, f0):
         te = check_echoes(unwrapped_phase, magnitude, mask, te)
+        self.voxel_size = check_voxel_size(voxel_size)
         if not (np.isfinite(f0) and f0 > 0):
             raise ValueError(f'f0 must be the imaging frequency in MHz; got {f0!r}.')
         self.k = radians_per_ppm(te, f0)
@@ -161,7 +163,7 @@ def _second_differences(data):
         yield middle, np.diff(phase, n=2, axis=axis)
 
 
-def single_echo(data, voxel_size):
+def single_echo(data):
     """Return the field map of one echo: its phase over that of 1 ppm.
 
     No second echo contradicts a phase that is wrong by a turn, so that neighbours must: a voxel
@@ -172,12 +174,12 @@ def single_echo(data, voxel_size):
     zeros = np.zeros(len(data.voxels), np.float32)
     field = data.phase[0] / np.float32(data.k[0])
     deviation = noise / (strength * data.k[0])
-    found = field_map(data, voxel_size, field, deviation, zeros, zeros)
+    found = field_map(data, field, deviation, zeros, zeros)
     smooth = 1 / (1 + (roughness(data) / ROUGH) ** 2) ** 2
     return replace(found, weights=found.weights * data.voxels.scatter(smooth))
 
 
-def field_map(data, voxel_size, field, deviation, residual, offset):
+def field_map(data, field, deviation, residual, offset):
     """Put the lists of a fit into volumes, with weights, and fill the voxels without a value."""
     valid = data.valid
     field = np.asarray(field, np.float32)
@@ -188,10 +190,10 @@ def field_map(data, voxel_size, field, deviation, residual, offset):
     if not valid.all():
         residual = np.where(valid, residual, 1)
         deviation[~valid] = largest
-        field = _filled(data.voxels, voxel_size, field, valid)
+        field = _filled(data.voxels, data.voxel_size, field, valid)
     typical = np.median(deviation[valid]) if valid.any() else np.float32(1)
     weights = np.minimum(1, 2 * typical / deviation) ** 2 * valid
-    if max(voxel_size) <= ALONE_AT_MOST:
+    if max(data.voxel_size) <= ALONE_AT_MOST:
         weights = weights * _agreement(data.voxels, field)
     lists = (field, deviation, residual, offset, weights)
     return FieldMap(*(data.voxels.scatter(values) for values in lists))

@@ -58,7 +58,8 @@ def averaged(unwrapped_phase, magnitude, mask, voxel_size, *, te, f0, weighting=
     Raises
     ------
     ValueError
-        If shapes, echo times or ``f0`` are not valid, or there is no such ``weighting``.
+        If shapes, echo times, ``voxel_size`` or ``f0`` are not valid, or there is no such
+        ``weighting``.
 
     References
     ----------
@@ -75,11 +76,11 @@ def averaged(unwrapped_phase, magnitude, mask, voxel_size, *, te, f0, weighting=
     """
     if weighting not in WEIGHTINGS:
         raise ValueError(f'weighting must be one of {", ".join(WEIGHTINGS)}; got {weighting!r}.')
-    data = Samples(unwrapped_phase, magnitude, mask, te, f0)
+    data = Samples(unwrapped_phase, magnitude, mask, voxel_size, te, f0)
     if not len(data.voxels):
         return empty_map(data)
     if data.k.size == 1:
-        return single_echo(data, voxel_size)
+        return single_echo(data)
     power, time_power = WEIGHTINGS[weighting]
     columns = [np.empty(len(data.voxels), np.float32) for _ in range(3)]
     stride = data.stride
@@ -90,7 +91,7 @@ def averaged(unwrapped_phase, magnitude, mask, voxel_size, *, te, f0, weighting=
     )
     field, spread, residual = columns
     deviation = noise_level(scaled) * spread
-    return field_map(data, voxel_size, field, deviation, residual, np.zeros_like(field))
+    return field_map(data, field, deviation, residual, np.zeros_like(field))
 
 
 @njit(cache=True, parallel=True, error_model='numpy')

@@ -3,6 +3,7 @@
 import numpy as np
 
 from qsmflow.algorithms import operators as ops
+from qsmflow.algorithms._checks import check_count
 from qsmflow.algorithms._jit import njit, prange
 from qsmflow.algorithms.field._samples import (
     Samples,
@@ -48,7 +49,7 @@ def weighted(unwrapped_phase, magnitude, mask, voxel_size, *, te, f0, fit_offset
     Raises
     ------
     ValueError
-        If shapes, echo times or ``f0`` are not valid.
+        If shapes, echo times, ``voxel_size`` or ``f0`` are not valid.
 
     References
     ----------
@@ -118,7 +119,7 @@ def nonlinear(
     Raises
     ------
     ValueError
-        If shapes, echo times or ``f0`` are not valid.
+        If shapes, echo times, ``voxel_size``, ``f0`` or ``max_iter`` are not valid.
 
     References
     ----------
@@ -133,18 +134,19 @@ def nonlinear(
     >>> round(float(fit.total_field.mean()), 4)
     0.2
     """
+    check_count(max_iter=max_iter)
     return _fit_lines(
-        unwrapped_phase, magnitude, mask, voxel_size, te, f0, fit_offset, max_iter, tol
+        unwrapped_phase, magnitude, mask, voxel_size, te, f0, fit_offset, int(max_iter), tol
     )
 
 
 def _fit_lines(unwrapped_phase, magnitude, mask, voxel_size, te, f0, fit_offset, max_iter, tol):
-    data = Samples(unwrapped_phase, magnitude, mask, te, f0)
+    data = Samples(unwrapped_phase, magnitude, mask, voxel_size, te, f0)
     count, stride = len(data.voxels), data.stride
     if not count:
         return empty_map(data)
     if data.k.size == 1:
-        return single_echo(data, voxel_size)
+        return single_echo(data)
     columns = [np.empty(count, np.float32) for _ in range(4)]
     scaled = np.full((data.k.size, -(-count // stride)), np.nan, np.float32)
     ops.use_threads()
@@ -156,7 +158,7 @@ def _fit_lines(unwrapped_phase, magnitude, mask, voxel_size, te, f0, fit_offset,
     free = data.k.size > 1 + bool(fit_offset)
     noise = noise_level(scaled) if free else noise_in_space(data)
     deviation = noise / np.sqrt(np.maximum(information, 1e-20))
-    return field_map(data, voxel_size, field, deviation, residual, offset)
+    return field_map(data, field, deviation, residual, offset)
 
 
 @njit(cache=True, parallel=True, error_model='numpy')

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from qsmflow.algorithms import operators as ops
-from qsmflow.algorithms._checks import check_positive
+from qsmflow.algorithms._checks import check_count, check_positive
 from qsmflow.algorithms._jit import njit, prange
 from qsmflow.algorithms.field._samples import Samples, empty_map, field_map, single_echo
 from qsmflow.algorithms.field.sequential import CUTOFF, NORMAL_FACTOR, SYSTEMATIC, solve
@@ -78,7 +78,7 @@ def refined(
     Raises
     ------
     ValueError
-        If shapes, echo times, ``f0``, ``offset_deviation`` or ``tol`` are not valid.
+        If shapes, echo times, ``voxel_size``, ``f0`` or another parameter are not valid.
 
     Notes
     -----
@@ -100,13 +100,15 @@ def refined(
     >>> bool(np.allclose(fit.total_field, truth[..., 0], atol=1e-5))
     True
     """
-    check_positive(offset_deviation=offset_deviation, tol=tol)
-    data = Samples(unwrapped_phase, magnitude, mask, te, f0)
+    check_positive(sigma=sigma, offset_deviation=offset_deviation, tol=tol)
+    check_count(max_iter=max_iter)
+    check_count(0, alternations=alternations)
+    data = Samples(unwrapped_phase, magnitude, mask, voxel_size, te, f0)
     if not len(data.voxels):
         return empty_map(data)
     if data.k.size == 1:
-        return single_echo(data, voxel_size)
-    field, information, residual, offset, noise = solve(data, voxel_size, sigma, alternations)
+        return single_echo(data)
+    field, information, residual, offset, noise = solve(data, sigma, alternations)
     ops.use_threads()
     _refine(
         data.phase,
@@ -114,14 +116,14 @@ def refined(
         data.k,
         noise * noise,
         1 / offset_deviation**2,
-        max_iter,
+        int(max_iter),
         tol,
         field,
         offset,
         information,
         residual,
     )
-    return field_map(data, voxel_size, field, 1 / np.sqrt(information), residual, offset)
+    return field_map(data, field, 1 / np.sqrt(information), residual, offset)
 
 
 @njit(cache=True, inline='always', error_model='numpy')

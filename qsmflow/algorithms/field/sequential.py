@@ -3,6 +3,7 @@
 import numpy as np
 
 from qsmflow.algorithms import operators as ops
+from qsmflow.algorithms._checks import check_count, check_positive
 from qsmflow.algorithms._jit import njit, prange
 from qsmflow.algorithms._smoothing import MaskedSmoother
 from qsmflow.algorithms.field._samples import (
@@ -76,7 +77,7 @@ def sequential(unwrapped_phase, magnitude, mask, voxel_size, *, te, f0, sigma=4.
     Raises
     ------
     ValueError
-        If shapes, echo times or ``f0`` are not valid.
+        If shapes, echo times, ``voxel_size``, ``f0``, ``sigma`` or ``alternations`` are not valid.
 
     Notes
     -----
@@ -98,23 +99,25 @@ def sequential(unwrapped_phase, magnitude, mask, voxel_size, *, te, f0, sigma=4.
     >>> bool(np.allclose(fit.total_field, truth[..., 0], atol=1e-5))
     True
     """
-    data = Samples(unwrapped_phase, magnitude, mask, te, f0)
+    check_positive(sigma=sigma)
+    check_count(0, alternations=alternations)
+    data = Samples(unwrapped_phase, magnitude, mask, voxel_size, te, f0)
     if not len(data.voxels):
         return empty_map(data)
     if data.k.size == 1:
-        return single_echo(data, voxel_size)
-    field, information, residual, offset, _ = solve(data, voxel_size, sigma, alternations)
-    return field_map(data, voxel_size, field, 1 / np.sqrt(information), residual, offset)
+        return single_echo(data)
+    field, information, residual, offset, _ = solve(data, sigma, alternations)
+    return field_map(data, field, 1 / np.sqrt(information), residual, offset)
 
 
-def solve(data, voxel_size, sigma, alternations):
+def solve(data, sigma, alternations):
     """Alternate between field and offset.
 
     Parameters
     ----------
     data : Samples
         Two echoes or more.
-    voxel_size, sigma, alternations
+    sigma, alternations
         As of :func:`sequential`.
 
     Returns
@@ -128,9 +131,9 @@ def solve(data, voxel_size, sigma, alternations):
     count = len(data.voxels)
     offset = np.zeros(count, np.float32)
     noise, tolerance = 0.05, _UNKNOWN_OFFSET if alternations else SYSTEMATIC
-    smooth = MaskedSmoother(data.voxels, voxel_size, sigma)
+    smooth = MaskedSmoother(data.voxels, data.voxel_size, sigma)
     intercept, trust = np.empty(count, np.float32), np.empty(count, np.float32)
-    for _ in range(alternations):
+    for _ in range(int(alternations)):
         ops.use_threads()
         level = np.float32(noise), np.float32(tolerance**2)
         _intercepts(*lists, offset, *level, data.valid, intercept, trust)

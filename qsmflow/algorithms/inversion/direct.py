@@ -9,6 +9,7 @@ import numpy as np
 
 from qsmflow.algorithms import operators as ops
 from qsmflow.algorithms._checks import (
+    check_count,
     check_positive,
     check_volume,
     check_voxel_size,
@@ -84,6 +85,7 @@ def tkd(
     >>> bool(np.corrcoef(estimate.ravel(), chi.ravel())[0, 1] > 0.9)
     True
     """
+    _check_threshold(threshold)
     chi = _truncated(
         local_field, mask, voxel_size, b0_dir, weights, threshold, 1 / threshold, correct, pad
     )
@@ -159,6 +161,7 @@ def tsvd(
     >>> bool(np.corrcoef(estimate.ravel(), chi.ravel())[0, 1] > 0.9)
     True
     """
+    _check_threshold(threshold)
     chi = _truncated(local_field, mask, voxel_size, b0_dir, weights, threshold, 0.0, correct, pad)
     return (chi, []) if return_history else chi
 
@@ -216,6 +219,11 @@ def l2(
     history : list of float
         Only with ``return_history``; empty for the closed solution.
 
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range, or the volumes do not fit together.
+
     References
     ----------
     .. [1] Bilgic B, et al. J Magn Reson Imaging 2014;40:181-191. doi:10.1002/jmri.24365
@@ -230,6 +238,7 @@ def l2(
     True
     """
     check_positive(reg_weight=reg_weight)
+    check_count(max_iter=max_iter)
     field, mask, voxel_size, weights = _checked(local_field, mask, voxel_size, weights)
     box = ops.bounding_box(mask)
     grid = ops.pad_shape(mask[box].shape, pad)
@@ -254,8 +263,6 @@ def l2(
 
 def _truncated(field, mask, voxel_size, b0_dir, weights, threshold, below, correct, pad):
     """Divide by the kernel where it exceeds the threshold, else multiply by its sign * below."""
-    if not 0 < threshold < 2 / 3:
-        raise ValueError(f'threshold must lie in (0, 2/3), the range of |D|; got {threshold!r}.')
     field, mask, voxel_size, _ = _checked(field, mask, voxel_size, weights)
     box = ops.bounding_box(mask)
     grid = ops.pad_shape(mask[box].shape, pad)
@@ -270,6 +277,11 @@ def _truncated(field, mask, voxel_size, b0_dir, weights, threshold, below, corre
     if correct and kept > 0:
         chi *= np.float32(np.prod(grid) / kept)
     return chi
+
+
+def _check_threshold(threshold):
+    if not 0 < threshold < 2 / 3:
+        raise ValueError(f'threshold must lie in (0, 2/3), the range of |D|; got {threshold!r}.')
 
 
 def _checked(local_field, mask, voxel_size, weights):

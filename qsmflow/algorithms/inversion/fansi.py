@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from qsmflow.algorithms._checks import check_positive
+from qsmflow.algorithms._checks import check_count, check_positive
 from qsmflow.algorithms.inversion import _admm
 from qsmflow.algorithms.inversion._problem import Problem
 from qsmflow.algorithms.inversion._variation import (
@@ -382,10 +382,9 @@ def _check(reg_weight, outside_weight, phase_scale, mu, rho, start_iter, max_ite
         phase_scale=phase_scale,
         mu=mu,
         rho=rho,
-        max_iter=max_iter,
     )
-    if start_iter < 0:
-        raise ValueError(f'start_iter must not be negative; got {start_iter!r}.')
+    check_count(max_iter=max_iter)
+    check_count(0, start_iter=start_iter)
 
 
 def _run(admm, start, phase_scale, max_iter, tol):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from qsmflow.algorithms import operators as ops
-from qsmflow.algorithms._checks import check_positive
+from qsmflow.algorithms._checks import check_count, check_positive
 from qsmflow.algorithms.inversion import _ilsqr_kernels as kernels
 from qsmflow.algorithms.inversion._problem import Problem
 from qsmflow.algorithms.inversion._spectral import solve_normal
@@ -124,7 +124,8 @@ def ilsqr(
     """
     if not 0 < threshold < 2 / 3:
         raise ValueError(f'threshold must lie in (0, 2/3), the range of |D|; got {threshold!r}.')
-    check_positive(radius=radius, streak_tol=streak_tol, max_iter=max_iter, tol=tol)
+    check_positive(radius=radius, streak_tol=streak_tol, tol=tol)
+    check_count(max_iter=max_iter)
     problem = Problem.build(local_field, mask, voxel_size, b0_dir, weights, pad)
     first, history = _least_squares(problem, int(max_iter), tol)
     first *= problem.inside

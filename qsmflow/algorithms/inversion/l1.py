@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from qsmflow.algorithms._checks import check_positive
+from qsmflow.algorithms._checks import check_count, check_positive
 from qsmflow.algorithms.inversion import _admm
 from qsmflow.algorithms.inversion._problem import Problem
 from qsmflow.algorithms.inversion._variation import TotalVariation, make_penalty
@@ -120,10 +120,9 @@ def l1qsm(
         outside_weight=outside_weight,
         mu=mu,
         rho=rho,
-        max_iter=max_iter,
     )
-    if start_iter < 0:
-        raise ValueError(f'start_iter must not be negative; got {start_iter!r}.')
+    check_count(max_iter=max_iter)
+    check_count(0, start_iter=start_iter)
     problem = Problem.build(local_field, mask, voxel_size, b0_dir, weights, pad)
     penalty = make_penalty(problem, magnitude, outside_weight)
     weight = np.sqrt(problem.weight2)
@@ -258,9 +257,8 @@ def hdqsm(
         rho=rho,
         mu_first=mu_first,
         rho_first=rho_first,
-        first_iter=first_iter,
-        max_iter=max_iter,
     )
+    check_count(first_iter=first_iter, max_iter=max_iter)
     if robust is not None:
         check_positive(robust=robust)
     problem = Problem.build(local_field, mask, voxel_size, b0_dir, weights, pad)

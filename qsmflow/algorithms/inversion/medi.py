@@ -5,7 +5,13 @@ import math
 import numpy as np
 
 from qsmflow.algorithms import operators as ops
-from qsmflow.algorithms._checks import check_mask, check_positive, check_volume, check_voxel_size
+from qsmflow.algorithms._checks import (
+    check_count,
+    check_mask,
+    check_positive,
+    check_volume,
+    check_voxel_size,
+)
 from qsmflow.algorithms.inversion._medi import MediDescent, face_weights
 from qsmflow.algorithms.inversion._problem import Problem
 from qsmflow.algorithms.regions import CSF_R2STAR, csf_mask
@@ -136,7 +142,8 @@ def medi(
     >>> bool(np.corrcoef(estimate.ravel(), chi.ravel())[0, 1] > 0.97)
     True
     """
-    check_positive(phase_scale=phase_scale, smoothing=smoothing, max_iter=max_iter)
+    check_positive(phase_scale=phase_scale, smoothing=smoothing)
+    check_count(max_iter=max_iter)
     problem = Problem.build(local_field, mask, voxel_size, b0_dir, weights, pad)
     _take_out_means(problem, voxel_size, radius)
     faces = _penalty(problem, magnitude, reg_weight, edge_fraction, outside_weight)
@@ -242,8 +249,8 @@ def medi0(
         csf_weight=csf_weight,
         csf_threshold=csf_threshold,
         smoothing=smoothing,
-        max_iter=max_iter,
     )
+    check_count(max_iter=max_iter)
     problem = Problem.build(local_field, mask, voxel_size, b0_dir, weights, pad)
     if r2star is not None:
         check_mask(mask, np.shape(r2star), 'r2star')

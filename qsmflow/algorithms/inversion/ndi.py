@@ -3,10 +3,13 @@
 import numpy as np
 
 from qsmflow.algorithms import operators as ops
-from qsmflow.algorithms._checks import check_positive
+from qsmflow.algorithms._checks import check_count, check_positive
 from qsmflow.algorithms.inversion import _descent_kernels as kernels
 from qsmflow.algorithms.inversion._descent import least_squares
 from qsmflow.algorithms.inversion._problem import Problem
+
+# The gradient descent diverges where the step times W^2 D^2 exceeds 1; D^2 is 4/9 at most.
+_STEP_LIMIT = 2.25
 
 
 def ndi(
@@ -110,7 +113,13 @@ def ndi(
     >>> bool(np.corrcoef(estimate.ravel(), chi.ravel())[0, 1] > 0.9)
     True
     """
-    check_positive(phase_scale=phase_scale, step=step, max_iter=max_iter)
+    check_positive(phase_scale=phase_scale, step=step)
+    check_count(max_iter=max_iter)
+    if not (accelerate or step < _STEP_LIMIT):
+        raise ValueError(
+            f'step must lie in (0, {_STEP_LIMIT}) for the gradient descent not to diverge; got '
+            f'{step!r}.'
+        )
     if not (np.isfinite(reg_weight) and reg_weight >= 0):
         raise ValueError(f'reg_weight must be zero or a positive number; got {reg_weight!r}.')
     if not 0 <= zero_outside <= 1:

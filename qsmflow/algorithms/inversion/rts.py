@@ -6,7 +6,7 @@ import numpy as np
 
 from qsmflow.algorithms import _kernels as kernels
 from qsmflow.algorithms import operators as ops
-from qsmflow.algorithms._checks import check_positive
+from qsmflow.algorithms._checks import check_count, check_positive
 from qsmflow.algorithms.inversion._problem import GradientSplit, Problem
 from qsmflow.algorithms.solvers import cgls
 
@@ -73,6 +73,11 @@ def rts(
     history : list of float
         Only with ``return_history``.
 
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range, or the volumes do not fit together.
+
     Notes
     -----
     The first step uses conjugate gradients for least squares where the paper uses LSMR.
@@ -93,7 +98,8 @@ def rts(
     """
     if not 0 < threshold < 2 / 3:
         raise ValueError(f'threshold must lie in (0, 2/3), the range of |D|; got {threshold!r}.')
-    check_positive(reg_weight=reg_weight, rho=rho, inner_iter=inner_iter, max_iter=max_iter)
+    check_positive(reg_weight=reg_weight, rho=rho)
+    check_count(inner_iter=inner_iter, max_iter=max_iter)
     problem = Problem.build(local_field, mask, voxel_size, b0_dir, weights, pad)
     first = _least_squares(problem, inner_iter)
     known = np.abs(problem.kernel) > threshold

@@ -1,6 +1,6 @@
 """Dipole inversion at two levels of regularisation (STAR-QSM)."""
 
-from qsmflow.algorithms._checks import check_positive
+from qsmflow.algorithms._checks import check_count, check_positive
 from qsmflow.algorithms.inversion._strong import split_off
 from qsmflow.algorithms.inversion.tv import tv
 
@@ -114,9 +114,8 @@ def star(
         reg_weight=reg_weight,
         strong_weight=strong_weight,
         threshold=threshold,
-        strong_iter=strong_iter,
-        max_iter=max_iter,
     )
+    check_count(strong_iter=strong_iter, max_iter=max_iter)
     common = {
         'b0_dir': b0_dir,
         'weights': weights,

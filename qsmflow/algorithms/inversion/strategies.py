@@ -6,7 +6,7 @@ dictionary, so that the names of both sets of parameters cannot clash.
 
 import numpy as np
 
-from qsmflow.algorithms._checks import check_mask, check_positive, check_weights
+from qsmflow.algorithms._checks import check_count, check_mask, check_positive, check_weights
 from qsmflow.algorithms.inversion._strong import split_off
 
 # Below this share of reliable voxels the first pass would lack the data of most of the mask.
@@ -258,7 +258,8 @@ def superposed(
     >>> bool(twice[chi == 0].std() < 0.5 * once[chi == 0].std())
     True
     """
-    check_positive(strong_weight=strong_weight, threshold=threshold, max_iter=max_iter)
+    check_positive(strong_weight=strong_weight, threshold=threshold)
+    check_count(max_iter=max_iter)
     strong, rest, history = split_off(
         local_field,
         mask,

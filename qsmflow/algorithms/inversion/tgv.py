@@ -7,6 +7,7 @@ from scipy import ndimage
 
 from qsmflow.algorithms import operators as ops
 from qsmflow.algorithms._checks import (
+    check_count,
     check_positive,
     check_volume,
     check_voxel_size,
@@ -237,11 +238,11 @@ def tgv_from_phase(
 
 def _check_options(reg_weight, reg_ratio, robust, erosions, max_iter):
     """Return both weights, the limit of the slack, and two counts."""
-    check_positive(reg_weight=reg_weight, reg_ratio=reg_ratio, max_iter=max_iter)
+    check_positive(reg_weight=reg_weight, reg_ratio=reg_ratio)
+    check_count(max_iter=max_iter)
+    check_count(0, erosions=erosions)
     if robust is not None:
         check_positive(robust=robust)
-    if erosions < 0 or erosions != int(erosions):
-        raise ValueError(f'erosions must be a whole number from 0; got {erosions!r}.')
     limit = np.finfo(np.float32).max if robust is None else robust
     return reg_weight, reg_ratio * reg_weight, limit, int(erosions), int(max_iter)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from qsmflow.algorithms._checks import check_positive
+from qsmflow.algorithms._checks import check_count, check_positive
 from qsmflow.algorithms.inversion._descent import full_mean, least_squares, preconditioner
 from qsmflow.algorithms.inversion._problem import Problem
 
@@ -105,7 +105,8 @@ def tikhonov(
     >>> bool(np.corrcoef(estimate.ravel(), chi.ravel())[0, 1] > 0.9)
     True
     """
-    check_positive(reg_weight=reg_weight, max_iter=max_iter)
+    check_positive(reg_weight=reg_weight)
+    check_count(max_iter=max_iter)
     if regulariser not in REGULARISERS:
         raise ValueError(f'regulariser must be one of {REGULARISERS}; got {regulariser!r}.')
     if correct and regulariser != 'identity':

@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from qsmflow.algorithms import _kernels as kernels
 from qsmflow.algorithms import operators as ops
-from qsmflow.algorithms._checks import check_positive, check_volume
+from qsmflow.algorithms._checks import check_count, check_counts, check_positive, check_volume
 from qsmflow.algorithms._sources import coarse_grid, fit_sources
 from qsmflow.algorithms.inversion import _tv_kernels as steps
 from qsmflow.algorithms.inversion._problem import Problem
@@ -166,8 +166,10 @@ def tv(
         outside_weight=outside_weight,
         mu=mu,
         rho=rho,
-        max_iter=max_iter,
     )
+    check_count(max_iter=max_iter)
+    check_count(0, refine=refine)
+    check_counts(0, refine_coarse=refine_coarse)
     if harmonic_weight is not None:
         check_positive(harmonic_weight=harmonic_weight, mu_harmonic=mu_harmonic)
     if not 0 < relaxation < 2:

@@ -4,6 +4,7 @@ import numpy as np
 from scipy import fft
 
 from qsmflow.algorithms import _kernels as kernels
+from qsmflow.algorithms._checks import check_count
 from qsmflow.algorithms.operators.threads import use_threads, workers
 
 
@@ -22,12 +23,19 @@ def pad_shape(shape, pad):
     tuple of int
         Shape of the padded grid, at least ``shape + 2 * pad``.
 
+    Raises
+    ------
+    ValueError
+        If ``pad`` is negative or not whole.
+
     Examples
     --------
     >>> pad_shape((100, 101, 30), 4)
     (108, 120, 40)
     """
-    pads = (pad,) * len(shape) if np.isscalar(pad) else tuple(pad)
+    pads = (pad,) * len(shape) if np.ndim(pad) == 0 else tuple(pad)
+    for value in pads:
+        check_count(0, pad=value)
     return tuple(
         int(fft.next_fast_len(int(n + 2 * p), real=True)) for n, p in zip(shape, pads, strict=True)
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qsmflow.algorithms import operators as ops
+from qsmflow.algorithms._checks import check_voxel_size
 
 from .noise import RAYLEIGH_MEAN, noise_level
 
@@ -61,6 +62,8 @@ class Decay:
         Magnitude of two or more echoes.
     mask : ndarray of bool, shape (X, Y, Z)
         Region to fit.
+    voxel_size : tuple of float
+        Voxel edge lengths, in mm; only checked.
     te : array_like of float, shape (E,)
         Echo times, in s, increasing.
     noise : float, or None
@@ -82,11 +85,12 @@ class Decay:
     Raises
     ------
     ValueError
-        If shapes disagree, there are fewer than two echoes, the echo times do not increase, or
-        the noise is negative or not finite.
+        If shapes disagree, the magnitude is complex, there are fewer than two echoes, the echo
+        times are not positive and increasing, or the noise is negative or not finite.
     """
 
-    def __init__(self, magnitude, mask, te, noise):
+    def __init__(self, magnitude, mask, voxel_size, te, noise):
+        check_voxel_size(voxel_size)
         self.te = np.asarray(te, np.float64)
         _check(magnitude, mask, self.te, noise)
         self.noise = noise_level(magnitude) if noise is None else float(noise)
@@ -104,9 +108,15 @@ def _check(magnitude, mask, te, noise):
         )
     if mask.shape != magnitude.shape[:3]:
         raise ValueError(f'mask has shape {mask.shape}, magnitude {magnitude.shape[:3]}.')
-    if te.size < 2 or np.any(np.diff(te) <= 0):
+    if np.iscomplexobj(magnitude):
         raise ValueError(
-            f'R2* needs two or more echo times in increasing order; got {in_ms(te)} ms.'
+            f'magnitude must be real; got {magnitude.dtype}. Take the absolute value of the '
+            'signal.'
+        )
+    if te.size < 2 or not (te[0] > 0 and np.isfinite(te).all() and np.all(np.diff(te) > 0)):
+        raise ValueError(
+            'R2* needs two or more echo times, in s, positive and in increasing order; got '
+            f'{in_ms(te)} ms.'
         )
     if noise is not None and not (np.isfinite(noise) and noise >= 0):
         raise ValueError(

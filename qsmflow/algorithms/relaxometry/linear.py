@@ -41,7 +41,8 @@ def arlo(magnitude, mask, voxel_size, *, te, noise=None) -> Relaxation:
     Raises
     ------
     ValueError
-        If there are fewer than three echoes or their spacing is not uniform.
+        If there are fewer than three echoes, their spacing is not uniform, or the arguments are
+        not valid otherwise.
 
     Notes
     -----
@@ -59,7 +60,7 @@ def arlo(magnitude, mask, voxel_size, *, te, noise=None) -> Relaxation:
     >>> round(float(arlo(decay, np.ones((4, 4, 4), bool), (1, 1, 1), te=te).r2star[0, 0, 0]), 1)
     40.0
     """
-    decay = Decay(magnitude, mask, te, noise)
+    decay = Decay(magnitude, mask, voxel_size, te, noise)
     if decay.te.size < 3 or not uniform_spacing(decay.te):
         raise ValueError(
             'arlo needs three or more equally spaced echoes; got echo times '
@@ -105,7 +106,7 @@ def numart2s(magnitude, mask, voxel_size, *, te, noise=None) -> Relaxation:
     Raises
     ------
     ValueError
-        If there are fewer than two echoes.
+        If there are fewer than two echoes, or the arguments are not valid otherwise.
 
     Notes
     -----
@@ -126,7 +127,7 @@ def numart2s(magnitude, mask, voxel_size, *, te, noise=None) -> Relaxation:
     >>> round(float(fit.r2star[0, 0, 0]), 1)
     20.0
     """
-    decay = Decay(magnitude, mask, te, noise)
+    decay = Decay(magnitude, mask, voxel_size, te, noise)
     _kernels.trapezoid(*decay.images, decay.te, decay.floor, *decay.maps)
     return Relaxation(*decay.maps)
 
@@ -162,7 +163,7 @@ def loglinear(magnitude, mask, voxel_size, *, te, noise=None) -> Relaxation:
     Raises
     ------
     ValueError
-        If there are fewer than two echoes.
+        If there are fewer than two echoes, or the arguments are not valid otherwise.
 
     Notes
     -----
@@ -176,6 +177,6 @@ def loglinear(magnitude, mask, voxel_size, *, te, noise=None) -> Relaxation:
     >>> round(float(fit.r2star[0, 0, 0]), 2)
     25.0
     """
-    decay = Decay(magnitude, mask, te, noise)
+    decay = Decay(magnitude, mask, voxel_size, te, noise)
     _kernels.loglinear(*decay.images, decay.te, decay.floor, *decay.maps)
     return Relaxation(*decay.maps)

@@ -1,6 +1,6 @@
 """The iterative fit of the decay, which knows of the noise floor."""
 
-from qsmflow.algorithms._checks import check_positive
+from qsmflow.algorithms._checks import check_count, check_positive
 
 from . import _kernels
 from ._model import Decay, Relaxation
@@ -49,7 +49,8 @@ def nlls(magnitude, mask, voxel_size, *, te, noise=None, max_iter=30, tol=1e-4) 
     Raises
     ------
     ValueError
-        If there are fewer than two echoes, or ``max_iter`` or ``tol`` are not positive.
+        If there are fewer than two echoes, ``max_iter`` or ``tol`` are not positive, or the
+        arguments are not valid otherwise.
 
     Notes
     -----
@@ -71,8 +72,9 @@ def nlls(magnitude, mask, voxel_size, *, te, noise=None, max_iter=30, tol=1e-4) 
     >>> round(float(fit.r2star[0, 0, 0]), 2)
     80.0
     """
-    check_positive(max_iter=max_iter, tol=tol)
-    decay = Decay(magnitude, mask, te, noise)
+    check_count(max_iter=max_iter)
+    check_positive(tol=tol)
+    decay = Decay(magnitude, mask, voxel_size, te, noise)
     limits = int(max_iter), float(tol)
     _kernels.nlls(*decay.images, decay.te, decay.floor, decay.noise, limits, *decay.maps)
     return Relaxation(*decay.maps)

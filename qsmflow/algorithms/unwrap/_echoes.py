@@ -1,5 +1,7 @@
 """What all unwrapping shares: the wrap of one angle, and the check of a multi-echo series."""
 
+from numbers import Integral
+
 import numpy as np
 
 from qsmflow.algorithms._jit import njit
@@ -35,7 +37,8 @@ def check_echoes(phase, magnitude, mask, te):
     Raises
     ------
     ValueError
-        If shapes disagree, or echo times are not positive and increasing.
+        If shapes disagree, phase or magnitude is complex, or echo times are not positive and
+        increasing.
     """
     times = np.atleast_1d(np.asarray(te, np.float64))
     if np.ndim(phase) != 4:
@@ -44,6 +47,12 @@ def check_echoes(phase, magnitude, mask, te):
         raise ValueError(f'mask {np.shape(mask)} is not on the grid of phase {phase.shape[:3]}.')
     if magnitude is not None and np.shape(magnitude) != phase.shape:
         raise ValueError(f'magnitude {np.shape(magnitude)} and phase {phase.shape} differ.')
+    for name, series in (('phase', phase), ('magnitude', magnitude)):
+        if np.iscomplexobj(series):
+            raise ValueError(
+                f'{name} must be real; got {series.dtype}. Take the angle and the absolute value '
+                'of the signal.'
+            )
     if times.shape != (phase.shape[3],):
         raise ValueError(f'phase has {phase.shape[3]} echo(es), te names {times.size}.')
     if not np.all(np.isfinite(times)) or times[0] <= 0 or np.any(np.diff(times) <= 0):
@@ -53,5 +62,5 @@ def check_echoes(phase, magnitude, mask, te):
 
 def check_echo(echo, count, name='template'):
     """Check that an echo index is one of ``count`` echoes, and raise a ValueError if not."""
-    if not 0 <= echo < count:
-        raise ValueError(f'{name} must be an echo index in 0..{count - 1}; got {echo}.')
+    if not (isinstance(echo, Integral) and 0 <= echo < count):
+        raise ValueError(f'{name} must be an echo index in 0..{count - 1}; got {echo!r}.')

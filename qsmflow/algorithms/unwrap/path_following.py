@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from qsmflow.algorithms._checks import check_count, check_voxel_size
+
 from . import _alignment, _costs
 from ._echoes import check_echo, check_echoes
 from ._grid import Box, write_echoes
@@ -81,8 +83,8 @@ def romeo(
     Raises
     ------
     ValueError
-        If shapes or echo times are not consistent, there is no echo ``template``, ``edge_weights``
-        is unknown, or ``max_seeds`` is below 1.
+        If shapes or echo times are not consistent, ``voxel_size`` is not positive, there is no
+        echo ``template``, ``edge_weights`` is unknown, or ``max_seeds`` is below 1.
 
     Notes
     -----
@@ -105,9 +107,9 @@ def romeo(
     True
     """
     te = check_echoes(phase, magnitude, mask, te)
+    check_voxel_size(voxel_size)
     _costs.check_edge_weights(edge_weights)
-    if int(max_seeds) != max_seeds or max_seeds < 1:
-        raise ValueError(f'max_seeds must be a whole number from 1; got {max_seeds!r}.')
+    check_count(max_seeds=max_seeds)
     check_echo(template, te.size)
     return _unwrap(phase, magnitude, mask, te, template, individual, edge_weights, int(max_seeds))
 
@@ -147,7 +149,8 @@ def best_path(phase, magnitude, mask, voxel_size, *, te, template=0, individual=
     Raises
     ------
     ValueError
-        If shapes or echo times are not consistent, or there is no echo ``template``.
+        If shapes or echo times are not consistent, ``voxel_size`` is not positive, or there is no
+        echo ``template``.
 
     Notes
     -----
@@ -170,6 +173,7 @@ def best_path(phase, magnitude, mask, voxel_size, *, te, template=0, individual=
     True
     """
     te = check_echoes(phase, magnitude, mask, te)
+    check_voxel_size(voxel_size)
     check_echo(template, te.size)
     return _unwrap(phase, magnitude, mask, te, template, individual, 'bestpath', 1)
 

@@ -3,9 +3,10 @@
 import numpy as np
 from scipy import fft, ndimage
 
+from qsmflow.algorithms._checks import check_voxel_size
 from qsmflow.algorithms.operators import workers
 
-from ._echoes import TWO_PI, check_echoes
+from ._echoes import TWO_PI, check_echo, check_echoes
 
 
 def laplacian(phase, magnitude, mask, voxel_size, *, te, template=0, individual=False):
@@ -43,7 +44,8 @@ def laplacian(phase, magnitude, mask, voxel_size, *, te, template=0, individual=
     Raises
     ------
     ValueError
-        If shapes or echo times are not consistent.
+        If shapes or echo times are not consistent, ``voxel_size`` is not positive, or there is no
+        echo ``template``.
 
     References
     ----------
@@ -60,6 +62,8 @@ def laplacian(phase, magnitude, mask, voxel_size, *, te, template=0, individual=
     True
     """
     te = check_echoes(phase, magnitude, mask, te)
+    check_echo(template, te.size)
+    voxel_size = check_voxel_size(voxel_size)
     region = np.asarray(mask, bool)
     out = np.zeros(phase.shape, np.float32)
     if not region.any():

@@ -68,6 +68,22 @@ def test_what_a_preset_gives_is_used_and_recorded():
     assert given.items() <= recorded['Parameters'].items()
 
 
+def test_all_labels_that_get_rows_of_the_table_are_drawn():
+    workflow = workflows.init_regions_wf(atlas_names=['CIT168'], **OUT)
+    flat, nodes = real_nodes(workflow)
+    drawn = {n.inputs.path for n in nodes if n.name.startswith('ds_outlines') and 'png' in n.name}
+    assert {path.rpartition('/')[2] for path in drawn} == {
+        'sub-01_atlas-CIT168_desc-outlines_figure.png',
+        'sub-01_atlas-dentate_desc-outlines_figure.png',
+    }
+    sources = {
+        source.name
+        for source, node, data in flat.edges(data=True)
+        if node.name == 'outlines_rpt' and 'labels' in dict(data['connect']).values()
+    }
+    assert sources == {'outputnode', 'segment'}, 'what is drawn is what the tables take'
+
+
 def test_without_tables_and_spaces_nothing_is_registered():
     workflow = workflows.init_series_wf(
         series=SERIES, settings=settings(atlas=()), out_dir='/nowhere/out'

@@ -80,6 +80,8 @@ class Workflow(pe.Workflow):
     ----------
     __desc__ : str
         Past-tense sentences for the methods section, with ``[@key]`` citations.
+    __postdesc__ : str
+        The same, for what comes after the workflows inside.
     tag : str
         The stage that this workflow computes; ``splice`` finds it by this.
     optional_inputs, optional_outputs : tuple of str
@@ -88,6 +90,7 @@ class Workflow(pe.Workflow):
     """
 
     __desc__: str = ''
+    __postdesc__: str = ''
     tag: str = ''
     optional_inputs: tuple[str, ...] = ()
     optional_outputs: tuple[str, ...] = ()
@@ -98,14 +101,15 @@ class Workflow(pe.Workflow):
         Returns
         -------
         str
-            One paragraph for each workflow that has a description.
+            One paragraph for each workflow that has a description; none is said twice.
         """
         from networkx import topological_sort
 
-        parts = [self.__desc__.strip()] if self.__desc__ else []
+        parts = [self.__desc__.strip()]
         for node in topological_sort(self._graph):
             if isinstance(node, Workflow):
-                parts.append(node.visit_desc())
+                parts += node.visit_desc().split('\n\n')
+        parts.append(self.__postdesc__.strip())
         return '\n\n'.join(dict.fromkeys(part for part in parts if part))
 
     def find(self, tag: str) -> 'Workflow':

@@ -33,6 +33,19 @@ def test_equal_sentences_are_said_once():
     assert workflow.visit_desc() == 'Same.'
 
 
+def test_sentences_that_two_subjects_share_are_said_once(outer):
+    first, second = Workflow(name='one'), Workflow(name='two')
+    first.add_nodes([stage('a', 'a', 'Same.'), stage('b', 'b', 'Only the first.')])
+    second.add_nodes([stage('a', 'a', 'Same.')])
+    outer.add_nodes([first, second])
+    assert outer.visit_desc().count('Same.') == 1
+
+
+def test_last_sentence_follows_the_workflows_inside(outer):
+    outer.__postdesc__ = 'Last.'
+    assert outer.visit_desc() == 'Outer.\n\nFirst.\n\nSecond.\n\nLast.'
+
+
 def test_splice_keeps_connections(outer):
     replacement = stage('second', 'mine_wf', 'Mine.')
     outer.splice(replacement)

@@ -17,6 +17,9 @@ MIN_COVERAGE = 0.8
 #: A region with fewer measured voxels than this is flagged 'small'.
 MIN_VOXELS = 10
 
+#: A reference region of cerebrospinal fluid with fewer voxels than this is not trusted.
+MIN_REFERENCE = 100
+
 #: R2* below which tissue counts as cerebrospinal fluid, in 1/s.
 CSF_R2STAR = 5.0
 
@@ -178,7 +181,14 @@ def csf_mask(r2star, chi, mask, voxel_size, *, threshold=CSF_R2STAR, radius=30.0
 
 
 def reference_region(
-    name: str, mask, voxel_size, *, r2star=None, chi=None, custom=None, min_voxels: int = 100
+    name: str,
+    mask,
+    voxel_size,
+    *,
+    r2star=None,
+    chi=None,
+    custom=None,
+    min_voxels: int = MIN_REFERENCE,
 ) -> tuple[np.ndarray, str]:
     """Return the reference region that a name asks for, or the whole brain where it is missing.
 

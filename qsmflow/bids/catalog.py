@@ -30,7 +30,9 @@ GROUPS = {
     'Content of the phase': ('A', 'SAT'),
     'Echoes and metadata': ('B',),
     'Files, headers and geometry': ('C',),
-    'Masks and anatomical images': ('D', 'DERANAT', 'DERSEG', 'DERGRID', 'DERNONE'),
+    'Masks and anatomical images': (
+        *('D', 'DERANAT', 'DERSEG', 'DERGRID', 'DERNONE', 'REFREGION'),
+    ),
     'Dataset and run': ('E', 'SLOPPY'),
     'Protocol': (),
 }
@@ -352,6 +354,12 @@ FINDINGS: dict[str, FindingKind] = {
         'image of a derivative dataset in another place',
         'W',
         'left out: a mask on another grid, or a segmentation that does not fit the brain',
+    ),
+    'REFREGION': _kind(
+        'reference region that was not found',
+        'W',
+        'with --reference-region csf: the whole brain is the zero of the map instead, and '
+        'sidecar, table and report say so',
     ),
     # ---- Dataset and run ----
     'E90': _kind(

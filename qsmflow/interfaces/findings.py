@@ -8,6 +8,7 @@ the report, they are lifted out of them.
 import logging
 from collections.abc import Sequence
 
+from qsmflow.algorithms.regions import CSF_R2STAR, MIN_REFERENCE
 from qsmflow.bids.findings import Finding
 
 #: Key of a dictionary that holds findings.
@@ -226,6 +227,33 @@ def motion_findings(info: dict, fit: dict) -> list[Finding]:
     return [
         Finding('D88', 'WARN', message, '', evidence, 'Look at the figures of phase and field.')
     ]
+
+
+def reference_findings(wanted: str, used: str, has_r2star: bool) -> list[Finding]:
+    """Say that another reference region was used than the one that was asked for (``REFREGION``).
+
+    Parameters
+    ----------
+    wanted, used : str
+        Names of the regions.
+    has_r2star : bool
+        Whether there was a map of R2*, without which fluid cannot be found.
+    """
+    if wanted == used:
+        return []
+    evidence = {'requested': wanted, 'used': used}
+    if has_r2star:
+        evidence |= {'r2star_below': CSF_R2STAR, 'minimum_voxels': MIN_REFERENCE}
+        message = 'too little fluid of the lateral ventricles was found to be the reference'
+    else:
+        evidence['r2star'] = 'none'
+        message = 'the fluid of the ventricles is found by R2*, and there is no map of it'
+    message += '; the mean over the whole brain is zero instead'
+    remedy = (
+        'Do not compare this map with maps of another reference; --reference-region wholebrain '
+        'gives all the same.'
+    )
+    return [Finding('REFREGION', 'WARN', message, '', evidence, remedy)]
 
 
 def coverage_findings(table: Sequence[dict]) -> list[Finding]:

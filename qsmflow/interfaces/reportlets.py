@@ -108,6 +108,7 @@ class _AtlasFigureInputSpec(BaseInterfaceInputSpec):
     labels = File(exists=True, mandatory=True, desc='label image on the same grid')
     names = traits.Dict(traits.Int, traits.Str, desc='names of the labels')
     mask = File(exists=True, desc='voxels to show; others stay black')
+    caption = traits.Str('', usedefault=True, desc='what the labels are')
 
 
 class AtlasFigure(_Figure):
@@ -120,10 +121,10 @@ class AtlasFigure(_Figure):
         labels = io.load_volume(self.inputs.labels)
         io.check_same_grid(chi, labels)
         names = self.inputs.names if isdefined(self.inputs.names) else {}
-        image, caption = figures.atlas(
+        image, lost = figures.atlas(
             chi.data, np.rint(labels.data).astype(int), chi.affine, names, mask=self._mask(chi)
         )
-        self._write(runtime, image, caption)
+        self._write(runtime, image, f'{self.inputs.caption} {lost}'.strip())
         return runtime
 
 

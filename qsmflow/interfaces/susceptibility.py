@@ -11,6 +11,7 @@ from qsmflow.algorithms.inversion.tv import regularisation_weight
 from qsmflow.algorithms.operators import forward_field
 from qsmflow.algorithms.regions import apply_reference, reference_region
 from qsmflow.interfaces.base import B0_DIR, FieldProblem, VolumeInterface, optional_volume
+from qsmflow.interfaces.findings import reference_findings, with_findings
 from qsmflow.units import radians_per_ppm
 
 
@@ -159,19 +160,20 @@ class SusceptibilityReference(VolumeInterface):
     def _run_interface(self, runtime):
         chi = io.load_volume(self.inputs.chimap)
         brain = io.load_mask(self.inputs.mask, like=chi)
+        r2star = optional_volume(self.inputs.r2star, chi)
         wanted = self.inputs.region.replace('wholebrain', 'whole_brain')
         region, used = reference_region(
             wanted,
             brain,
             chi.voxel_size,
-            r2star=optional_volume(self.inputs.r2star, chi),
+            r2star=r2star,
             chi=chi.data,
         )
         referenced, stats = apply_reference(chi.data, region, used)
         _, whole = apply_reference(chi.data, brain, 'whole_brain')
         if used == 'none':
             referenced = chi.data
-        self._results['reference'] = {
+        reference = {
             'region': used,
             'requested': wanted,
             'mean': stats.mean,
@@ -181,5 +183,7 @@ class SusceptibilityReference(VolumeInterface):
             'whole_brain_sd': whole.sd,
             'whole_brain_n': whole.n_voxels,
         }
+        found = reference_findings(wanted, used, r2star is not None)
+        self._results['reference'] = with_findings(reference, found, runtime.cwd)
         self._write(runtime, chi, chimap=np.where(brain, referenced, np.float32(0)))
         return runtime

@@ -115,7 +115,9 @@ class RegionStatistics(SimpleInterface):
             notes=notes,
         )
         info = with_findings({}, coverage_findings(table), runtime.cwd)
-        told = [*self._defined('registration').get(FINDINGS, []), *info.get(FINDINGS, [])]
+        given = ('registration', 'reference')
+        told = [f for name in given for f in self._defined(name).get(FINDINGS, [])]
+        told += info.get(FINDINGS, [])
         path = write_stats(table, Path(runtime.cwd) / 'regions_stats.tsv', warnings=told)
         self._results['info'] = info
         self._results['stats'] = str(path)

@@ -173,7 +173,8 @@ def covering_slices(labels: np.ndarray, axis: int, count: int) -> list[int]:
     Notes
     -----
     Greedy cover: each slice scores the summed relative area of the labels, each counted only
-    beyond what the slices chosen before already show of it.
+    beyond what the slices chosen before already show of it. Where few slices show all, others are
+    added that show at least half of a label's largest cross-section, far from those chosen.
 
     Examples
     --------
@@ -182,6 +183,9 @@ def covering_slices(labels: np.ndarray, axis: int, count: int) -> list[int]:
     >>> labels[:, 4:, 6] = 2
     >>> covering_slices(labels, 2, 2)
     [1, 6]
+    >>> labels[:, :4, 1:6] = 1
+    >>> covering_slices(labels, 2, 3)
+    [1, 3, 6]
     """
     indices = np.unique(labels[labels > 0])
     if indices.size == 0:
@@ -199,7 +203,18 @@ def covering_slices(labels: np.ndarray, axis: int, count: int) -> list[int]:
             break
         chosen.append(best)
         shown = np.maximum(shown, area[:, best])
-    return sorted(chosen)
+    return sorted(chosen + _far_from(chosen, np.flatnonzero(area.max(axis=0) >= 0.5), count))
+
+
+def _far_from(chosen: list[int], others: np.ndarray, count: int) -> list[int]:
+    """Choose further slices, each as far from those before it as can be, up to a number."""
+    more: list[int] = []
+    while len(chosen) + len(more) < count:
+        away = np.abs(others[:, np.newaxis] - [*chosen, *more]).min(axis=1)
+        if away.max() == 0:
+            break
+        more.append(int(others[away.argmax()]))
+    return more
 
 
 def cut(data: np.ndarray, plane: str, index: int, box: tuple[slice, slice, slice]) -> np.ndarray:

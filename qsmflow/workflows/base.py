@@ -18,7 +18,7 @@ from qsmflow.bids.orientations import orientation_finding, orientation_groups
 from qsmflow.bids.series import GRESeries
 from qsmflow.engine import Workflow
 from qsmflow.interfaces.anatomy import BrainExtraction, RegisterToT1w, RegisterToTemplate
-from qsmflow.settings import Settings
+from qsmflow.settings import ReconstructionSettings, Settings
 from qsmflow.workflows.anatomy import init_anatomy_wf, init_spaces_wf, init_t1w_wf
 from qsmflow.workflows.contrasts import usable_relaxometry
 from qsmflow.workflows.cosmos import add_cosmos
@@ -62,12 +62,27 @@ def init_qsmflow_wf(
         One workflow for each subject.
     """
     workflow = Workflow(name=name)
+    workflow.__desc__ = opening(settings)
     for subject in dict.fromkeys(item.subject for item in series):
         own = [item for item in series if item.subject == subject]
         workflow.add_nodes([init_subject_wf(series=own, settings=settings, out_dir=out_dir)])
     if settings.execution.sloppy:
         coarsen(workflow)
     return workflow
+
+
+def opening(settings: Settings) -> str:
+    r"""Return the first sentence of the methods text: what program ran, and with which preset.
+
+    Examples
+    --------
+    >>> from qsmflow.settings import ReconstructionSettings
+    >>> opening(Settings(reconstruction=ReconstructionSettings(preset='fast')))
+    'Images were processed with qsmflow ... (preset fast).\n'
+    """
+    preset = settings.reconstruction.preset
+    chosen = '' if preset == ReconstructionSettings.preset else f' (preset {preset})'
+    return f'Images were processed with qsmflow {__version__}{chosen}.\n'
 
 
 def coarsen(workflow: Workflow) -> None:
@@ -96,6 +111,7 @@ def init_subject_wf(*, series: Sequence[GRESeries], settings: Settings, out_dir:
         Its name holds the subject's label.
     """
     workflow = Workflow(name=subject_workflow_name(series[0].subject))
+    workflow.__desc__ = opening(settings)
     use_t1w = bool(settings.outputs.atlas or settings.outputs.output_spaces)
     usable = [item for item in series if item.t1w and use_t1w and item.has_phase]
     first = {item.t1w: item for item in reversed(usable)}
@@ -196,6 +212,7 @@ def init_series_wf(*, series: GRESeries, settings: Settings, out_dir: str) -> Wo
     """
     recon = settings.reconstruction
     workflow = Workflow(name=f'{_identifier(series.name)}_wf')
+    workflow.__desc__ = opening(settings)
     reconstruction_wf = _init_reconstruction(series, settings)
     workflow.add_nodes([reconstruction_wf])
     fields = _available_maps(series, recon.relaxometry)

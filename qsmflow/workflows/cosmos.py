@@ -16,6 +16,7 @@ from qsmflow.interfaces.susceptibility import SusceptibilityReference
 from qsmflow.workflows.anatomy import REGISTRATION_MEM_GB
 from qsmflow.workflows.common import given, sink_node
 from qsmflow.workflows.outputs import Output, output_sidecar
+from qsmflow.workflows.susceptibility import REFERENCE_SENTENCES
 
 #: Input doors that take a list, and the outputs of a reconstruction that fill them.
 LISTS = {
@@ -117,6 +118,7 @@ def init_cosmos_wf(
         'with ANTs [@avants2011], and susceptibility was computed from their local fields '
         'together (COSMOS) [@liu2009].\n'
     )
+    workflow.__postdesc__ = REFERENCE_SENTENCES[reference]
     inputnode = identity('inputnode', [*LISTS, 'r2star'])
     outputnode = identity('outputnode', ['chimap', 'mask', 'info', 'warnings', 'reference'])
     transforms, checks = (Node(Merge(n - 1), name=key) for key in ('transforms', 'checks'))
@@ -199,7 +201,7 @@ def add_cosmos(
     if has_r2star:
         source = 'reconstruction_wf.outputnode.r2star'
         workflow.connect(series_wfs[0], source, part, 'cosmos_wf.inputnode.r2star')
-    details = Node(MergeFields(fields=list(_DETAILS)), name='details')
+    details = Node(MergeFields(fields=list(_DETAILS), lift='Warnings'), name='details')
     links = [(f'outputnode.{field}', key) for key, field in _DETAILS.items()]
     part.connect([(cosmos_wf, details, links)])
     for output in (_CHIMAP, _MASK):

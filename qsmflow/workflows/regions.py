@@ -111,6 +111,9 @@ def init_regions_wf(
 
 
 _DENTATE_EDGES = (('labels', 'dentate'), ('info', 'dentate_info'))
+_DENTATE_CAPTION = (
+    'Dentate nuclei, in the cerebellum; under Parameters stands how each one was found.'
+)
 
 
 def _pass_all(workflow, inputnode, target, fields) -> None:
@@ -118,7 +121,7 @@ def _pass_all(workflow, inputnode, target, fields) -> None:
 
 
 def init_dentate_wf(*, series: GRESeries, out_dir: str, name: str = 'dentate_wf') -> Workflow:
-    """Find the dentate nuclei in the subject and store their labels.
+    """Find the dentate nuclei in the subject, and store and draw their labels.
 
     Parameters
     ----------
@@ -175,6 +178,16 @@ def init_dentate_wf(*, series: GRESeries, out_dir: str, name: str = 'dentate_wf'
         (segment, store, [('labels', 'in_file')]),
     ])  # fmt: skip
     rows = [(1, 'dentate', 'L'), (2, 'dentate', 'R')]
+    # They lie far below the regions of the atlas: in one figure both would be small.
+    draw = Node(
+        AtlasFigure(names={index: label for index, label, _ in rows}, caption=_DENTATE_CAPTION),
+        name='outlines_rpt',
+    )
+    workflow.connect([
+        (inputnode, draw, [('chimap', 'in_file'), ('qsm_mask', 'mask')]),
+        (segment, draw, [('labels', 'labels')]),
+    ])  # fmt: skip
+    store_figure(workflow, draw, series, out_dir, 'outlines', atlas='dentate')
     _store_text(workflow, table_text(rows), path, out_dir)
     return workflow
 
@@ -231,9 +244,8 @@ def init_atlas_table_wf(
     measure = Node(RegionStatistics(atlas=atlas), name='measure', mem_gb=1.0)
     if segmentation is not None:
         measure.inputs.table = segmentation.table
-    draw = Node(
-        AtlasFigure(names={label.index: label.name for label in entry.table}), name='outlines_rpt'
-    )
+    names = {label.index: label.name for label in entry.table}
+    draw = Node(AtlasFigure(names=names, caption=f'Regions of {entry.name}.'), name='outlines_rpt')
     placed = ('chimap', 'magnitude', 'qsm_mask', 'from_template', 'to_template')
     workflow.connect([
         (inputnode, labels_wf, [(field, f'inputnode.{field}') for field in placed]),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from qsmflow.algorithms.catalog import STAGES, Method
+from qsmflow.algorithms.regions import CSF_R2STAR
 from qsmflow.engine import Node, Workflow, identity
 from qsmflow.interfaces.susceptibility import (
     BackgroundRemoval,
@@ -11,6 +12,15 @@ from qsmflow.interfaces.susceptibility import (
 )
 from qsmflow.workflows.common import cite, given
 from qsmflow.workflows.memory import claim
+
+#: What the methods text says of each reference.
+REFERENCE_SENTENCES = {
+    'wholebrain': 'Susceptibility is relative to its mean over the whole brain.\n',
+    'csf': 'Susceptibility is relative to its mean over the cerebrospinal fluid of the lateral '
+    f'ventricles, which was found by its R2* below {CSF_R2STAR:g} 1/s [@dimov2022], or over the '
+    'whole brain where too little of it was found.\n',
+    'none': 'Susceptibility was not referenced to any region.\n',
+}
 
 
 def init_background_removal_wf(
@@ -253,6 +263,7 @@ def init_susceptibility_wf(
     resources = {'mem_gb': mem_gb, 'n_procs': n_procs, 'b0_dir': b0_dir}
     workflow = Workflow(name=name)
     workflow.tag = 'susceptibility'
+    workflow.__postdesc__ = REFERENCE_SENTENCES[reference]
     workflow.optional_inputs = ('magnitude', 'field_noise')
     workflow.optional_outputs = ('inversion',)
     extras = ['magnitude', 'r2star', 'field_noise']

@@ -77,11 +77,14 @@ def test_atlas_and_registration(files, tmp_path):
     paths, _ = files
     _, caption = run(
         reportlets.AtlasFigure(
-            in_file=paths['chi'], labels=paths['labels'], names={1: 'GPe', 101: 'GPe', 2: 'GPi'}
+            in_file=paths['chi'],
+            labels=paths['labels'],
+            names={1: 'GPe', 101: 'GPe', 2: 'GPi'},
+            caption='Regions of mine.',
         ),
         tmp_path,
     )
-    assert caption == 'Not in this image: GPi.'
+    assert caption == 'Regions of mine. Not in this image: GPi.'
     (tmp_path / 'second').mkdir()
     _, caption = run(
         reportlets.RegistrationFigure(

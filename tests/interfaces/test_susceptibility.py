@@ -6,6 +6,8 @@ import pytest
 from qsmflow import io
 from qsmflow.algorithms import get_method, regions
 from qsmflow.algorithms.catalog import names
+from qsmflow.bids.catalog import FINDINGS as KNOWN
+from qsmflow.interfaces.findings import FINDINGS
 from qsmflow.interfaces.susceptibility import (
     BackgroundRemoval,
     DipoleInversion,
@@ -133,6 +135,7 @@ def test_csf_reference(scan, files, save, run):
     out = reference(files, run, region='csf', r2star=save('decay', r2star))
     region, used = regions.reference_region('csf', mask, scan.voxel_size, r2star=r2star, chi=chi)
     assert used == out.reference['region'] == 'csf'
+    assert FINDINGS not in out.reference
     assert out.reference['n'] == region.sum() < mask.sum()
     shifted = io.load_volume(out.chimap).data
     assert abs(shifted[region].mean()) < 1e-6
@@ -142,11 +145,19 @@ def test_csf_reference(scan, files, save, run):
 
 
 @pytest.mark.parametrize('decay', ['none', 'no fluid'])
-def test_csf_reference_that_cannot_be_had_is_recorded(scan, files, save, run, check, decay):
+def test_csf_reference_that_cannot_be_had_is_told(scan, files, save, run, check, decay, caplog):
     inputs = {}
     if decay == 'no fluid':
         inputs['r2star'] = save('decay', np.full(scan.truth['mask'].shape, 20.0))
-    out = reference(files, run, region='csf', **inputs)
+    with caplog.at_level('WARNING'):
+        out = reference(files, run, region='csf', **inputs)
+    assert 'REFREGION' in caplog.text
+    (told,) = out.reference[FINDINGS]
+    assert (told['code'], told['level']) == ('REFREGION', 'WARN')
+    assert told['level'] in KNOWN[told['code']].levels
+    assert ('no map of it' in told['message']) is (decay == 'none')
+    assert told['evidence']['used'] == 'whole_brain'
+    assert told['remedy']
     assert out.reference['requested'] == 'csf'
     assert out.reference['region'] == 'whole_brain'
     check(out.chimap, io.load_volume(reference(files, run).chimap).data)

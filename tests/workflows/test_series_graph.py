@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 
+import pytest
 from nipype.pipeline.engine.utils import generate_expanded_graph
 
-from qsmflow import workflows
+from qsmflow import __version__, workflows
 from tests.workflows.graphs import (
     MASK_ONLY,
     NO_MASK,
@@ -66,6 +67,52 @@ def test_what_a_preset_gives_is_used_and_recorded():
     recorded = nodes['ds_chimap'].metadata['DipoleInversion']
     assert recorded['Method'] == recon.inversion
     assert given.items() <= recorded['Parameters'].items()
+
+
+@pytest.mark.parametrize(
+    ('recon', 'first', 'reference'),
+    [
+        ({}, f'qsmflow {__version__}.', 'its mean over the whole brain.'),
+        (
+            {'preset': 'thorough', 'reference': 'csf'},
+            f'qsmflow {__version__} (preset thorough).',
+            'R2* below 5 1/s [@dimov2022], or over the whole brain where too little of it was '
+            'found.',
+        ),
+        ({'inversion': 'tgv', 'reference': 'none'}, f'qsmflow {__version__}.', 'to any region.'),
+    ],
+)
+def test_methods_text_names_program_preset_and_reference(recon, first, reference):
+    chosen = settings(recon=recon)
+    options = {'settings': chosen, 'out_dir': '/nowhere/out'}
+    other = replace(SERIES, subject='02', entities=(('sub', '02'),), t1w=None)
+    run = workflows.init_qsmflow_wf(series=[SERIES, other], **options)
+    own = workflows.init_series_wf(series=SERIES, **options)
+    for text in (run.visit_desc(), own.visit_desc()):
+        paragraphs = text.split('\n\n')
+        assert paragraphs[0] == f'Images were processed with {first}'
+        number = next(
+            n for n, p in enumerate(paragraphs) if p.startswith('Susceptibility was estimated')
+        )
+        assert paragraphs[number + 1].startswith('Susceptibility ')
+        assert paragraphs[number + 1].endswith(reference)
+        assert len(paragraphs) == len(set(paragraphs))
+
+
+def test_all_labels_that_get_rows_of_the_table_are_drawn():
+    workflow = workflows.init_regions_wf(atlas_names=['CIT168'], **OUT)
+    flat, nodes = real_nodes(workflow)
+    drawn = {n.inputs.path for n in nodes if n.name.startswith('ds_outlines') and 'png' in n.name}
+    assert {path.rpartition('/')[2] for path in drawn} == {
+        'sub-01_atlas-CIT168_desc-outlines_figure.png',
+        'sub-01_atlas-dentate_desc-outlines_figure.png',
+    }
+    sources = {
+        source.name
+        for source, node, data in flat.edges(data=True)
+        if node.name == 'outlines_rpt' and 'labels' in dict(data['connect']).values()
+    }
+    assert sources == {'outputnode', 'segment'}, 'what is drawn is what the tables take'
 
 
 def test_without_tables_and_spaces_nothing_is_registered():

@@ -6,6 +6,7 @@ that the figure says how well a method uses the machine and carries over to othe
 
 import contextlib
 import gc
+import itertools
 import json
 import os
 import statistics
@@ -14,6 +15,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -52,6 +54,25 @@ def pair_time(grid, *, least: float = 0.05, rounds: int = 3) -> float:
             continue
         times.append(taken / count)
     return statistics.median(times)
+
+
+def copy_time(grid) -> float:
+    """Return the least time of copying a float32 volume on all threads, in s.
+
+    Reading and writing a volume once is what a fused stencil takes at the bandwidth of the memory,
+    for each volume that it reads and each that it writes half of that.
+    """
+    source, target = (np.zeros(grid, np.float32) for _ in range(2))
+    threads = ops.workers()
+    edges = np.linspace(0, grid[0], threads + 1).astype(int)
+    slabs = [slice(*edge) for edge in itertools.pairwise(edges)]
+    times = []
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(9):
+            start = time.perf_counter()
+            list(pool.map(lambda slab: np.copyto(target[slab], source[slab]), slabs))
+            times.append(time.perf_counter() - start)
+    return min(times)
 
 
 class Transforms:

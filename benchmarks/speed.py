@@ -14,6 +14,9 @@ be measured before, and its figures taken from there with ``--no-memory --reuse 
 * ``pairs``: time over that of one pair (forward and inverse) of float32 real transforms of the
   grid on which the method does its own, padded; measured in turn with the method, median.
 * ``made``: the pairs among them that are transforms: the rest is everything else.
+* ``copies``: what an iteration takes beyond one and a half times its transforms, over the time of
+  copying one volume on the same threads: at the bandwidth of the memory, a fused stencil takes one
+  for every two volumes that it reads or writes.
 * ``volumes``: peak memory beyond the arguments, in float32 volumes of that grid, in a process of
   its own.
 * ``image pairs``: time over one pair of the image's grid; ``peer pairs``: the same for QSM.rs 0.20
@@ -39,7 +42,7 @@ from statistics import median
 import speed_tables as tables
 from chain import CHAINS, run_chain
 from compare import compare
-from measure import measure_time, memory_in_subprocess, peak_memory
+from measure import copy_time, measure_time, memory_in_subprocess, peak_memory
 from synthetic import Case, bind, head_shape
 
 from qsmflow.algorithms import cost, get_method, masking, method_parameters, phase_offset
@@ -119,6 +122,7 @@ class Row:
     least_pairs: float | None = None
     made: float | None = None
     iterations: int | None = None
+    copies: float | None = None
     volumes: float | None = None
     image_pairs: float | None = None
     peer: str = ''
@@ -192,6 +196,9 @@ def measure(stage: str, name: str, case: Case, options: argparse.Namespace) -> R
     row.seconds, row.pairs = median(found.seconds), median(found.pairs)
     row.least_pairs = min(found.pairs)
     row.image_pairs = median(found.image_pairs)
+    if row.iterations and row.made:
+        beside = row.seconds * (1 - 1.5 * row.made / row.pairs)
+        row.copies = max(0.0, beside) / row.iterations / copy_time(row.grid)
     peer = PEERS.get((stage, name))
     if peer:
         row.peer = str(peer)

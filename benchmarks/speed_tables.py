@@ -11,8 +11,8 @@ PEER_SHAPE = (160, 192, 160)
 #: What stands around the tables in a document.
 BEGIN, END = '<!-- speed: begin -->\n', '<!-- speed: end -->\n'
 
-_COLUMNS = ('grid', 'seconds', 'pairs', 'made', 'iterations', 'volumes', 'image pairs',
-            'peer pairs', 'ratio')  # fmt: skip
+_COLUMNS = ('grid', 'seconds', 'pairs', 'made', 'iterations', 'copies', 'volumes',
+            'image pairs', 'peer pairs', 'ratio')  # fmt: skip
 
 
 def about() -> dict[str, str]:
@@ -34,8 +34,8 @@ def _cells(row) -> list[str]:
     iterations = '' if row.iterations is None else str(row.iterations)
     return [
         'x'.join(str(n) for n in row.grid or ()), number(row.seconds, 3), number(row.pairs, 1),
-        number(row.made, 1), iterations, number(row.volumes, 1), number(row.image_pairs, 1),
-        row.peer, number(row.ratio, 2),
+        number(row.made, 1), iterations, number(row.copies, 0), number(row.volumes, 1),
+        number(row.image_pairs, 1), row.peer, number(row.ratio, 2),
     ]  # fmt: skip
 
 

@@ -182,8 +182,9 @@ FINDINGS: dict[str, FindingKind] = {
     ),
     'B41': _kind(
         'bipolar readout',
-        'XW',
-        'told while computing, with three echoes or more: FIX if it was corrected; WARN where a '
+        'EXW',
+        'ERROR where --bipolar on asks for a correction that the echoes do not allow; else told '
+        'while computing, with three echoes or more: FIX if it was corrected; WARN where a '
         'correction was insisted on and there was no signal for it',
     ),
     'B42': _kind(

@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from pathlib import Path
 
 from qsmflow.cli.usage import refusal
@@ -29,7 +29,7 @@ _THREADS = (
 _FOLDERS = ('HOME', 'MPLCONFIGDIR', 'XDG_CACHE_HOME', 'NUMBA_CACHE_DIR')
 
 
-def prepare(settings: Settings, environ: MutableMapping[str, str] = os.environ) -> None:
+def prepare(settings: Settings, environ: MutableMapping[str, str] = os.environ) -> list[Path]:
     """Make output and work folder, and set variables for libraries and child processes.
 
     A dry run makes neither folder; the group level, and what writes reports or the methods text
@@ -42,6 +42,11 @@ def prepare(settings: Settings, environ: MutableMapping[str, str] = os.environ) 
     environ : mapping, optional
         Environment to change.
 
+    Returns
+    -------
+    list of Path
+        Folders that were made, outer ones first; see :func:`remove_empty`.
+
     Raises
     ------
     OSError
@@ -50,10 +55,18 @@ def prepare(settings: Settings, environ: MutableMapping[str, str] = os.environ) 
     work_dir = Path(settings.execution.work_dir)
     if not uses_work_folder(settings):  # its place was not looked at
         work_dir = Path(settings.bids.output_dir, '.work')
+    wanted = {}
     if not settings.execution.dry_run:
-        require_writable(settings.bids.output_dir, 'OUTPUT_DIR')
+        wanted[settings.bids.output_dir] = 'OUTPUT_DIR'
         if uses_work_folder(settings):
-            require_writable(work_dir, '-w/--work-dir')
+            wanted[str(work_dir)] = '-w/--work-dir'
+    made = _missing(wanted)
+    try:
+        for folder, option in wanted.items():
+            require_writable(folder, option)
+    except OSError:
+        remove_empty(made)
+        raise
     ours = _folder_if_no_temporary(work_dir, settings.execution.run_uuid, environ)
     # The C library keeps freed arrays of up to 32 MB for later, so that a worker would hold on to
     # the memory of the steps it has done. This takes effect in processes started from here.
@@ -86,6 +99,25 @@ def prepare(settings: Settings, environ: MutableMapping[str, str] = os.environ) 
             replaced[name] = folder
     if replaced:
         _tell(replaced)
+    return made
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove those folders in which nothing is, the inner ones first.
+
+    After a typo in a label, for example, nothing is left of a run that wrote nothing.
+    """
+    for folder in reversed(list(folders)):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _missing(folders: Iterable[str]) -> list[Path]:
+    """Return the folders, and what they lie in, that are not there yet; outer ones first."""
+    missing = set()
+    for folder in map(Path, folders):
+        missing |= {path for path in (folder, *folder.parents) if not path.exists()}
+    return sorted(missing, key=lambda path: len(path.parts))
 
 
 def _tell(replaced: dict[str, Path]) -> None:

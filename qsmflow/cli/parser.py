@@ -1,5 +1,6 @@
 """From the command line to settings: reading, merging and checking what was given."""
 
+import contextlib
 import os
 import re
 import shlex
@@ -351,12 +352,31 @@ def _check_folders(parser, settings: Settings) -> None:
         ('--bids-database-dir', bids.bids_database_dir),
         ('--dry-run-json', execution.dry_run_json),
     ):
-        if path not in (None, '', '-') and Path(path).resolve().is_relative_to(raw):
+        if path not in (None, '', '-') and _lies_in(path, raw):
             message = f'{option} lies in the raw dataset, which is never written to'
             problem = problem or (str(path), message, 'Give another place.')
     if problem:
         where, message, remedy = problem
+        target = execution.dry_run_json
+        if target is not None and (target == '-' or not _lies_in(target, raw)):
+            _write_refusal(settings, problem)
         parser.error(refusal('E96', message, remedy, where, {'BIDS_DIR': raw}))
+
+
+def _lies_in(path: str, raw: Path) -> bool:
+    return Path(path).resolve().is_relative_to(raw)
+
+
+def _write_refusal(settings: Settings, problem: tuple[Path, str, str]) -> None:
+    """Tell a program that asked for JSON why nothing can start (``E96``)."""
+    from qsmflow.bids.findings import EXIT_USAGE, DatasetError, Finding
+    from qsmflow.cli.plan import refusals_told
+
+    where, message, remedy = problem
+    evidence = {'BIDS_DIR': str(Path(settings.bids.bids_dir).resolve())}
+    finding = Finding('E96', 'FATAL', message, str(where), evidence, remedy)
+    with contextlib.suppress(DatasetError, OSError), refusals_told(settings):
+        raise DatasetError([finding], EXIT_USAGE)
 
 
 def _misplaced_output(raw: Path, out: Path) -> tuple[Path, str, str] | None:

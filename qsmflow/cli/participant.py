@@ -15,7 +15,7 @@ from qsmflow.cli.locks import LockLostError, Locks
 from qsmflow.cli.signals import Terminated, last_words, raise_again
 from qsmflow.cli.status import Ledger, Outcome
 from qsmflow.files import remove_partial, write_text
-from qsmflow.settings import Settings, SettingsError
+from qsmflow.settings import Settings
 
 _LOGGER = logging.getLogger('qsmflow.cli')
 
@@ -38,8 +38,6 @@ def run(settings: Settings) -> int:
     ------
     DatasetError
         If there is no series at all, a label does not exist, or the output folder is not ours.
-    SettingsError
-        If a series does not have the echoes that a setting needs.
     """
     from qsmflow.cli import texts
     from qsmflow.cli.history import require_own
@@ -83,9 +81,9 @@ def _run(settings: Settings, ledger: Ledger) -> int:
     if not settings.bids.skip_bids_validation:
         collection = validated(collection)
     collection = plan.checked(collection, settings)
+    if settings.execution.dry_run:
+        collection = plan.against_output(collection, settings)
     plan.show(collection, settings)
-    if settings.reconstruction.bipolar == 'on':
-        _require_bipolar(collection.series)
     if settings.execution.dry_run or not (collection.failed or collection.series):
         return collection.exit_code
     if settings.execution.boilerplate_only:
@@ -190,17 +188,6 @@ def _noted(collection, finding: Finding):
         dataclasses.replace(item, findings=(*item.findings, finding)) for item in collection.series
     )
     return dataclasses.replace(collection, series=series)
-
-
-def _require_bipolar(series) -> None:
-    """Check that the correction of a bipolar readout, if insisted on, is possible everywhere."""
-    from qsmflow.workflows.field import untested_reason
-
-    for item in (item for item in series if item.has_phase):
-        try:
-            untested_reason('on', list(item.te), list(item.echo_numbers))
-        except ValueError as error:
-            raise SettingsError(f'argument --bipolar: {item.name}: {error}') from error
 
 
 def _start_output(settings: Settings, series) -> Path:

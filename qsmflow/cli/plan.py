@@ -76,19 +76,18 @@ def checked(collection: Collection, settings: Settings) -> Collection:
     -------
     Collection
         With the mask of the command line, if there is one; series that do not fit into the
-        memory (``C76``) are among ``failed``.
+        memory (``C76``), or lack the echoes that a setting needs (``B41``), are among ``failed``.
     """
     if settings.reconstruction.mask not in ('auto', 'derivatives'):
         collection = with_mask(collection, settings.reconstruction.mask)
     series, failed = [], []
     for item in collection.series:
-        finding = memory_finding(item, settings)
-        if finding is None:
-            series.append(item)
-        elif finding.stops:
-            failed.append((item.name, (*item.findings, finding)))
+        found = [check(item, settings) for check in (memory_finding, bipolar_finding)]
+        findings = (*item.findings, *(finding for finding in found if finding is not None))
+        if any(finding.stops for finding in findings):
+            failed.append((item.name, findings))
         else:
-            series.append(dataclasses.replace(item, findings=(*item.findings, finding)))
+            series.append(dataclasses.replace(item, findings=findings))
     return dataclasses.replace(
         collection, series=tuple(series), failed=(*collection.failed, *failed)
     )
@@ -129,11 +128,73 @@ def memory_finding(series, settings: Settings) -> Finding | None:
     return Finding('C76', 'ERROR', message, name, evidence, remedy)
 
 
-def show(collection: Collection, settings: Settings) -> None:
-    """Print the plan, or write it as JSON."""
+def bipolar_finding(series, settings: Settings) -> Finding | None:
+    """Say that the correction of a bipolar readout is insisted on and not possible (``B41``)."""
+    from qsmflow.workflows.field import untested_reason
+
+    if settings.reconstruction.bipolar != 'on' or not series.has_phase:
+        return None
+    reason = untested_reason('auto', list(series.te), list(series.echo_numbers))
+    if not reason:
+        return None
+    message = f'a bipolar readout cannot be corrected as --bipolar on asks for: {reason}'
+    name = series.sources[0].partition('raw:')[2]
+    evidence = {'echoes': len(series.te), 'echo_numbers': list(series.echo_numbers)}
+    remedy = 'Choose --bipolar auto or off, use more echoes, or leave this acquisition out.'
+    return Finding('B41', 'ERROR', message, name, evidence, remedy)
+
+
+def against_output(collection: Collection, settings: Settings) -> Collection:
+    """Return a collection with what a run would say of the results in the output folder.
+
+    Nothing is written. What may be otherwise when the run begins is not looked at: room, and other
+    runs.
+
+    Parameters
+    ----------
+    collection : Collection
+        After all other checks.
+    settings : Settings
+        Settings of the run.
+
+    Raises
+    ------
+    DatasetError
+        ``E97`` or ``E99``, as the run would; after the plan was shown with it.
+    """
+    from qsmflow.cli.history import require_one_method
+    from qsmflow.cli.space import require_access
+
+    subjects = list(dict.fromkeys(item.subject for item in collection.series))
+    out_dir, work_dir = settings.bids.output_dir, settings.execution.work_dir
+    try:
+        require_access(out_dir, work_dir, subjects)
+        found = require_one_method(out_dir, subjects, settings)
+    except DatasetError as error:
+        refused = dataclasses.replace(collection, findings=(*collection.findings, *error.findings))
+        show(refused, settings, error.exit_code)
+        raise
+    return dataclasses.replace(collection, findings=(*collection.findings, *found))
+
+
+def show(collection: Collection, settings: Settings, exit_code: int | None = None) -> None:
+    """Print the plan, or write it as JSON.
+
+    Parameters
+    ----------
+    collection : Collection
+        What was found.
+    settings : Settings
+        Settings of the run.
+    exit_code : int, optional
+        With which the program ends, if the collection alone does not tell.
+    """
     target = settings.execution.dry_run_json
     if target is not None:
-        _write(plan_as_dict(collection), target)
+        content = plan_as_dict(collection)
+        if exit_code is not None:
+            content['exit_code'] = exit_code
+        _write(content, target)
     if target != '-':
         print_text(render_plan(collection) + '\n')
 

@@ -29,6 +29,15 @@ EXIT_CODES = {
     130: 'interrupted by the user',
     143: 'terminated, for example by the scheduler',
 }
+#: What they mean where only a part of a run was asked for.
+_PARTS = {
+    ('dry run', 0): 'the checks passed, and nothing was computed',
+    ('dry run', 1): 'at least one acquisition cannot be processed; nothing was computed',
+    ('methods text', 0): 'the methods text is written, and nothing was computed',
+    ('reports', 0): 'the reports are made again, and nothing was computed',
+    ('reports', 1): 'at least one report failed',
+    ('group', 0): 'the tables and the page of the group are written',
+}
 _CANNOT_WRITE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 _LOGGER = logging.getLogger('qsmflow.cli')
 
@@ -47,6 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         Exit code, a key of ``EXIT_CODES``. ``--help``, ``--version`` and usage errors leave by
         ``SystemExit`` instead.
     """
+    from qsmflow.cli.environment import prepare, remove_empty
     from qsmflow.cli.parser import check_methods, parse_args
 
     if argv is None:
@@ -56,17 +66,34 @@ def main(argv: list[str] | None = None) -> int:
     if settings.execution.debug:
         faulthandler.enable()  # where a library crashed, which Python cannot tell afterwards
     with _messages(settings.execution.verbosity), handled():
+        made = []
         try:
-            from qsmflow.cli.environment import prepare
-
-            prepare(settings)
+            made = prepare(settings)
             for note in notes:
                 _LOGGER.warning('%s', note)
-            check_methods(settings)
+            with _refusals_told(settings):
+                check_methods(settings)
             code, reason = _dispatch(settings), ''
         except (Exception, KeyboardInterrupt, Terminated) as error:
             code, reason = _explain(error)
-        return _finish(code, reason)
+        finally:
+            remove_empty(made)
+        return _finish(code, reason, settings)
+
+
+@contextmanager
+def _refusals_told(settings: Settings):
+    """Tell a program that asked for JSON why nothing can start.
+
+    What it takes is imported late: the environment must be set first.
+    """
+    if settings.execution.dry_run_json is None:
+        yield
+        return
+    from qsmflow.cli.plan import refusals_told
+
+    with refusals_told(settings):
+        yield
 
 
 def _read_names_as_utf8() -> None:
@@ -116,13 +143,25 @@ def _explain(error: BaseException) -> tuple[int, str]:
     return int(code), error.strerror if own else str(error)
 
 
-def _finish(code: int, reason: str) -> int:
+def _finish(code: int, reason: str, settings: Settings) -> int:
     """Print the last line."""
-    meaning = EXIT_CODES.get(code, 'failed')
+    meaning = _PARTS.get((_part(settings), code)) or EXIT_CODES.get(code, 'failed')
     details = f' ({reason.rstrip(".")})' if reason else ''
     level = logging.INFO if code == 0 else logging.ERROR
     _LOGGER.log(level, '%s%s; exit code %d', meaning, details, code)
     return code
+
+
+def _part(settings: Settings) -> str:
+    """Return which part of a run was asked for; empty for a whole one."""
+    execution = settings.execution
+    asked = {
+        'dry run': execution.dry_run,
+        'methods text': execution.boilerplate_only,
+        'reports': execution.reports_only,
+        'group': settings.bids.analysis_level == 'group',
+    }
+    return next((name for name, value in asked.items() if value), '')
 
 
 @contextmanager

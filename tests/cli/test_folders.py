@@ -54,3 +54,37 @@ def test_results_of_another_program_are_left_alone(dataset, foreign, capsys, opt
     assert '[FATAL E97]' in (log := capsys.readouterr().err)
     assert 'the results of fMRIPrep' in log
     assert files(foreign) == before
+
+
+@pytest.mark.parametrize(
+    ('options', 'code'),
+    [
+        (('participant', '--participant-label', '99'), 2),
+        (('participant', '--inversion', 'tkd', '--inversion-param', 'x=1'), 2),
+        (('participant', '--bids-filter-file', 'FILTER'), 2),
+        (('participant', '--reports-only'), 65),
+        (('group',), 65),
+    ],
+)
+def test_a_run_that_does_not_start_leaves_no_folders(dataset, tmp_path, options, code):
+    path = tmp_path / 'filter.json'
+    path.write_text('{"megr": {}}')
+    before = set(tmp_path.rglob('*'))
+    options = [str(path) if word == 'FILTER' else word for word in options]
+    given = [str(dataset), str(tmp_path / 'new/out'), *options, '-w', str(tmp_path / 'w/work')]
+    try:
+        found = main([*given, '--skip-bids-validation'])
+    except SystemExit as usage:
+        found = usage.code
+    assert found == code
+    assert set(tmp_path.rglob('*')) == before
+
+
+def test_folders_that_were_there_stay(dataset, tmp_path):
+    out, work = tmp_path / 'out', tmp_path / 'work'
+    out.mkdir()
+    work.mkdir()
+    options = ['participant', '-w', str(work), '--participant-label', '99']
+    assert main([str(dataset), str(out), *options]) == 2
+    assert out.is_dir()
+    assert work.is_dir()

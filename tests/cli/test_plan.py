@@ -15,8 +15,9 @@ import defects
 from qsmflow.bids import collect
 from qsmflow.bids.catalog import FINDINGS
 from qsmflow.cli import plan
+from qsmflow.cli.history import write_record
 from qsmflow.cli.run import main
-from qsmflow.settings import ResourceSettings, Settings
+from qsmflow.settings import ReconstructionSettings, ResourceSettings, Settings
 
 
 @pytest.fixture(scope='module')
@@ -84,10 +85,65 @@ def test_json_of_what_cannot_start(dataset, tmp_path, capsys):
     assert content['exit_code'] == 65
 
 
+def test_json_of_a_work_folder_in_the_wrong_place(clean, tmp_path, capsys):
+    path = tmp_path / 'plan.json'
+    with pytest.raises(SystemExit):
+        dry(clean, tmp_path, '--dry-run-json', str(path), '-w', str(clean / 'work'))
+    content = json.loads(path.read_text(encoding='utf-8'))
+    assert [(f['code'], f['level']) for f in content['findings']] == [('E96', 'FATAL')]
+    assert content['findings'][0]['file'] == str(clean / 'work')
+    assert content['exit_code'] == 2
+    assert content['bids_dir'] == str(clean)
+
+
+def test_json_of_a_bad_filter(clean, tmp_path, capsys):
+    filters = tmp_path / 'filter.json'
+    filters.write_text('{"megre": {"aquisition": "x"}}')
+    options = ['--dry-run-json', '-', '--bids-filter-file', str(filters)]
+    assert dry(clean, tmp_path, *options) == 2
+    content = json.loads(capsys.readouterr().out)
+    assert [(f['code'], f['level']) for f in content['findings']] == [('E91', 'FATAL')]
+    assert content['exit_code'] == 2
+
+
+def state(folder):
+    return {
+        path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes())
+        for path in [folder, *folder.rglob('*')]
+    }
+
+
+@pytest.mark.parametrize('insist', [False, True])
+def test_results_of_other_methods_are_told_by_a_dry_run(clean, tmp_path, capsys, insist):
+    other = Settings(reconstruction=ReconstructionSettings(inversion='tkd'))
+    write_record(tmp_path / 'out', '02', other)
+    before = state(tmp_path / 'out')
+    options = ['--allow-mixed-settings'] if insist else []
+    code = dry(clean, tmp_path, '--dry-run-json', str(tmp_path / 'plan.json'), *options)
+    content = json.loads((tmp_path / 'plan.json').read_text(encoding='utf-8'))
+    (finding,) = (f for f in content['findings'] if f['code'] == 'E97')
+    assert finding['level'] == ('WARN' if insist else 'FATAL')
+    assert code == content['exit_code'] == (0 if insist else 2)
+    assert f'[{finding["level"]} E97]' in capsys.readouterr().out
+    assert state(tmp_path / 'out') == before
+    assert not (tmp_path / 'work').exists()
+
+
+def test_folder_of_another_program_is_told_by_a_dry_run(clean, tmp_path, capsys):
+    (tmp_path / 'out').mkdir()
+    content = {'DatasetType': 'derivative', 'GeneratedBy': [{'Name': 'fMRIPrep'}]}
+    (tmp_path / 'out/dataset_description.json').write_text(json.dumps(content))
+    assert dry(clean, tmp_path, '--dry-run-json', '-') == 2
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)['exit_code'] == 2
+    assert 'the results of fMRIPrep' in printed.err
+
+
 def test_json_file_in_the_dataset_is_refused(clean, tmp_path, capsys):
     with pytest.raises(SystemExit) as refused:
         dry(clean, tmp_path, '--dry-run-json', str(clean / 'plan.json'))
     assert refused.value.code == 2
+    assert not (clean / 'plan.json').exists()
     assert 'lies in the raw dataset' in capsys.readouterr().err
 
 
@@ -150,6 +206,36 @@ def test_findings_and_exit_code_of_defects(dataset, tmp_path, capsys, defect):
     ]
     assert (defect.code, defect.level) in {(f['code'], f['level']) for f in findings}
     assert {f['code'] for f in findings} <= set(FINDINGS)
+
+
+# ---- Bipolar readout (B41) ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('numbers', [(1, 2), (1,), (1, 3, 5)])
+def test_bipolar_correction_that_is_not_possible_fails_its_series_alone(clean, numbers):
+    collection = collect(clean)
+    (good,) = collection.series
+    bad = replace(good, te=tuple(0.005 * n for n in numbers), echo_numbers=numbers)
+    both = replace(collection, series=(good, bad))
+    settings = Settings(resources=ResourceSettings(nprocs=1, mem_gb=4.0))
+    for mode in ('auto', 'off', 'on'):
+        recon = replace(settings.reconstruction, bipolar=mode)
+        found = plan.checked(both, replace(settings, reconstruction=recon))
+        assert found.exit_code == (1 if mode == 'on' else 0)
+    assert found.series == (good,)
+    ((_, findings),) = found.failed
+    assert [(f.code, f.level) for f in findings if f.stops] == [('B41', 'ERROR')]
+    assert findings[-1].evidence == {'echoes': len(numbers), 'echo_numbers': list(numbers)}
+    assert '--bipolar auto' in findings[-1].remedy
+
+
+def test_json_knows_the_exit_code_of_a_correction_that_is_not_possible(dataset, tmp_path, capsys):
+    for part in ('mag', 'phase'):
+        dataset.image(3, part).unlink()
+    assert dry(dataset.root, tmp_path, '--dry-run-json', '-', '--bipolar', 'on') == 65
+    content = json.loads(capsys.readouterr().out)
+    assert content['exit_code'] == 65
+    assert 'B41' in {finding['code'] for finding in content['failed'][0]['findings']}
 
 
 # ---- Memory (C76) ---------------------------------------------------------------------------

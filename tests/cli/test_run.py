@@ -19,7 +19,7 @@ def level(tmp_path, monkeypatch):
     # ``prepare`` changes the environment of this process.
     for name in [*os.environ]:
         monkeypatch.setenv(name, os.environ[name])
-    monkeypatch.setattr('qsmflow.cli.environment.prepare', lambda settings: None)
+    monkeypatch.setattr('qsmflow.cli.environment.prepare', lambda settings: [])
 
     def start(action, name='participant', options=()):
         module = types.ModuleType(f'qsmflow.cli.{name}')
@@ -113,3 +113,24 @@ def test_usage_error_leaves_by_system_exit(tmp_path):
     with pytest.raises(SystemExit) as caught:
         run.main([str(tmp_path)])
     assert caught.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ('code', 'name', 'options', 'words'),
+    [
+        (0, 'participant', ['--dry-run'], 'the checks passed, and nothing was computed'),
+        (1, 'participant', ['--dry-run'], 'cannot be processed; nothing was computed'),
+        (65, 'participant', ['--dry-run'], run.EXIT_CODES[65]),
+        (0, 'participant', ['--reports-only'], 'the reports are made again'),
+        (1, 'participant', ['--reports-only'], 'at least one report failed'),
+        (0, 'participant', ['--boilerplate-only'], 'the methods text is written'),
+        (0, 'group', [], 'the tables and the page of the group are written'),
+        (0, 'group', ['--dry-run'], 'the checks passed, and nothing was computed'),
+    ],
+)
+def test_last_line_says_what_was_done(level, capsys, code, name, options, words):
+    assert level(lambda settings: code, name, options) == code
+    last = capsys.readouterr().err.rstrip().splitlines()[-1]
+    assert words in last
+    assert 'all requested' not in last
+    assert last.endswith(f'; exit code {code}')

@@ -122,7 +122,7 @@ def test_everywhere(start, request, tmp_path, place, number, code):
     else:
         assert found == {'sub-01': ('done', 'n/a'), 'sub-01 report': ('interrupted', reason)}
     for folder in (tmp_path / 'out', tmp_path / 'work'):
-        assert not [path for path in folder.iterdir() if 'locks' in path.name]
+        assert not list(folder.glob('*locks*'))
 
 
 @pytest.mark.parametrize(

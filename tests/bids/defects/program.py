@@ -114,6 +114,13 @@ def unknown_option(launch):
     launch.options += ['--inversoin', 'tkd']
 
 
+@launched('B41', 'ERROR', 65, file='MEGRE.nii.gz', told=('status', 'report'))
+def correction_that_two_echoes_do_not_allow(launch):
+    for part in ('mag', 'phase'):
+        launch.dataset.image(3, part).unlink()
+    launch.options += ['--bipolar', 'on']
+
+
 @launched('C76', 'ERROR', 1, file='MEGRE.nii.gz', told=('status', 'report'))
 def too_large_for_the_memory(launch):
     launch.mem = '0.05'

@@ -189,7 +189,9 @@ def _add_pipeline(parser) -> None:
         '--phase-scale',
         dest='reconstruction.phase_scale',
         metavar='RULE',
-        help='how stored phase becomes radians: auto, rad, the name of a rule, or a factor (auto)',
+        help='how stored phase becomes radians: auto, a factor to radians, or a rule: rad, '
+        'rad-2pi, rad-unwrapped, siemens-unsigned, siemens-signed, mrad, philips-display, '
+        'degrees or degrees-360 (auto)',
     )
     _option(
         group,

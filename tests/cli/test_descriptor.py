@@ -77,6 +77,13 @@ def test_choices_and_limits(inputs):
     assert not inputs['field_strength']['integer']
 
 
+def test_literals_keep_their_letters(inputs):
+    assert inputs['participant_label']['description'].startswith('sub- labels')
+    assert inputs['level']['description'].startswith('minimal leaves out')
+    assert inputs['analysis_level']['description'].startswith('participant: ')
+    assert inputs['nprocs']['description'].startswith('Processors to use')
+
+
 def test_version_and_exit_codes(descriptor):
     assert descriptor['tool-version'] == __version__
     assert descriptor['container-image']['image'].endswith(f':{__version__}')

@@ -1,8 +1,10 @@
 """The options: help, both spellings, a setting for each, and the values that they give."""
 
 import dataclasses
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,7 @@ from qsmflow.cli.parser import parse_args
 from qsmflow.settings import Settings
 from tests.cli.usage import refuse
 
+ROOT = Path(__file__).parents[2]
 #: Nothing of these may be loaded to show the help.
 HEAVY = {'numpy', 'scipy', 'numba', 'nibabel', 'nipype', 'pandas', 'ants', 'bids', 'matplotlib'}
 
@@ -107,6 +110,16 @@ def test_every_preset_is_a_choice_and_explained():
     assert action.choices == tuple(PRESETS)
     for preset in PRESETS.values():
         assert f'{preset.name}: {preset.summary}' in action.help
+
+
+def test_every_rule_of_the_phase_scale_is_explained():
+    from qsmflow.algorithms.phase import SCALING_RULES
+
+    action = next(a for a in build_parser()._actions if '--phase-scale' in a.option_strings)
+    usage = (ROOT / 'docs/usage.md').read_text(encoding='utf-8')
+    for rule in SCALING_RULES:
+        assert re.search(rf'[ ]{rule}[ ,]', action.help), 'the help cannot import the rules'
+        assert f'| `{rule}` |' in usage
 
 
 def test_both_spellings():

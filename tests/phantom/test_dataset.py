@@ -188,3 +188,10 @@ def test_default_protocol_is_the_demonstration():
     assert protocol.voxel_size == (1.0, 1.0, 1.0)
     assert protocol.te[0] == 0.004
     assert protocol.te[-1] == 0.028
+
+
+def test_help_names_every_default():
+    for action in make_parser()._actions:
+        if isinstance(action.default, int | float) and action.nargs != 0:
+            shown = action.help % vars(action)
+            assert f'default: {action.default:g}' in shown, action.dest

@@ -4,6 +4,7 @@ import numpy as np
 
 from qsmflow.algorithms import operators as ops
 from qsmflow.algorithms._checks import (
+    LEAST_CONFIDENCE,
     check_count,
     check_positive,
     check_volume,
@@ -239,7 +240,8 @@ def resharp(
     Raises
     ------
     ValueError
-        If the sphere fits nowhere into the mask, or a parameter is out of range.
+        If the sphere fits nowhere into the mask, the weights are zero where it fits, or a
+        parameter is out of range.
 
     Notes
     -----
@@ -269,6 +271,11 @@ def resharp(
     check_positive(reg_weight=reg_weight)
     check_count(max_iter=max_iter)
     fits = spheres.erode(mask[box], voxel_size, radius)
+    if weights[box][fits].max() < LEAST_CONFIDENCE:
+        raise ValueError(
+            f'weights are zero wherever a sphere of radius {radius:g} mm fits into the mask: no '
+            'data would be used. Take a smaller radius, or check weights and mask.'
+        )
     grid = ops.pad_shape(fits.shape, spheres.reach(radius, voxel_size))
     system = _SpectralSystem(
         octant=1 - ops.smv_octant(grid, voxel_size, radius),

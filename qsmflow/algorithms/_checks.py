@@ -7,6 +7,10 @@ from numbers import Real
 
 import numpy as np
 
+#: Weights that are all below this stand for no data: every penalty outweighs them, and far below
+#: it their squares vanish in float32.
+LEAST_CONFIDENCE = 1e-6
+
 
 def check_volume(data, mask, name='local_field'):
     """Check a volume with its mask, and return a masked copy.
@@ -114,7 +118,8 @@ def check_weights(weights, mask):
     Raises
     ------
     ValueError
-        If the shape differs, or values inside the mask are outside [0, 1] or all zero.
+        If the shape differs, or values inside the mask are outside [0, 1], all zero or all as
+        good as zero.
 
     Examples
     --------
@@ -132,6 +137,11 @@ def check_weights(weights, mask):
         )
     if high == 0:
         raise ValueError('weights are zero everywhere inside the mask: no data would be used.')
+    if high < LEAST_CONFIDENCE:
+        raise ValueError(
+            f'weights are {high:g} at most inside the mask: hardly any data would be used. Divide '
+            'them by their maximum.'
+        )
     return weights
 
 

@@ -287,6 +287,7 @@ STAGES: dict[str, dict[str, Method]] = {
             'STAR-QSM',
             'strong sources with much total variation first, the rest with little, then the sum',
             ('wei2015',),
+            extras=('field_noise',),
         ),
         Method(
             'tgv',

@@ -89,7 +89,7 @@ def cosmos(
     -----
     UserWarning
         If :func:`cosmos_conditioning` of the directions exceeds 10: noise is amplified by up to
-        that factor.
+        that factor, and where it is infinite, as for one direction only, the map means nothing.
 
     Notes
     -----
@@ -235,10 +235,11 @@ def _weighted(data, weights, kernels, squares, inside, max_iter, tol):
 
 def _warn_if_poor(conditioning):
     if conditioning > POOR_CONDITIONING:
+        finite = np.isfinite(conditioning)
+        how = f'{conditioning:.0f} times worse than others' if finite else 'not at all'
         warnings.warn(
-            f'The orientations determine some frequencies {conditioning:.0f} times worse than '
-            'others: expect noise and streaks. Rotations about two different axes, or larger '
-            'ones, would do better.',
+            f'The orientations determine some frequencies {how}: expect noise and streaks. '
+            'Rotations about two different axes, or larger ones, would do better.',
             stacklevel=3,
         )
 

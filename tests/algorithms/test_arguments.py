@@ -213,3 +213,22 @@ def test_steps_of_the_gradient_descent():
     with pytest.raises(ValueError, match=r'step must lie in \(0, 2\.25\)'):
         call('inversion', 'ndi', step=2.25, accelerate=False)
     assert call('inversion', 'ndi', step=5).any()
+
+
+WEIGHTED = [(stage, name) for stage, name in NAMES if stage in ('background', 'inversion')]
+
+
+@pytest.mark.parametrize(('stage', 'name'), WEIGHTED)
+def test_weights_whose_squares_vanish(stage, name):
+    mask = data()[0]
+    with pytest.raises(ValueError, match=r'weights are 1e-25 at most .* Divide them'):
+        call(stage, name, weights=mask * np.float32(1e-25))
+    result = call(stage, name, weights=mask * np.float32(1e-3))
+    assert (result[0] if stage == 'background' else result).any()
+
+
+def test_weights_that_are_zero_where_the_sphere_fits():
+    mask = data()[0]
+    kept = call('background', 'resharp')[1]
+    with pytest.raises(ValueError, match='weights are zero wherever a sphere of radius 3 mm fits'):
+        call('background', 'resharp', weights=1.0 * (mask & ~kept))

@@ -167,6 +167,12 @@ def test_poor_conditioning_is_said():
         cosmos(fields, mask, (1, 1, 1), b0_dirs=IDEAL, pad=6)
 
 
+def test_identical_directions_determine_some_frequencies_not_at_all():
+    _, mask, _, _ = phantom(SMALL)
+    with pytest.warns(UserWarning, match='some frequencies not at all: expect'):
+        cosmos([0.0 * mask] * 3, mask, (1, 1, 1), b0_dirs=[(0, 0, 1)] * 3, pad=6)
+
+
 def test_bad_input_is_named():
     _, mask, fields = acquire(SMALL, (1, 1, 1), IDEAL)
     with pytest.raises(ValueError, match='three or more'):

@@ -126,12 +126,13 @@ def test_it_is_in_the_class_of_projections(case):
     assert relative_error(found, local, mask) < relative_error(other, local, mask) + 0.03
 
 
-def test_masks_without_interior_are_all_background():
-    for shape in ((1, 1, 1), (12, 10, 1), (2, 2, 2)):
-        mask = np.ones(shape, bool)
-        estimate, support = iharperella(noise(shape), mask, (1, 1, 1))
-        assert not estimate.any()
-        assert support.all()
+def test_masks_without_interior_are_refused():
+    solid = np.ones((9, 8, 7), bool)
+    checkerboard = np.indices(solid.shape).sum(axis=0) % 2 == 0
+    shell = solid & ~np.pad(np.ones((7, 6, 5), bool), 1)
+    for mask in (solid[:1, :1, :1], solid[..., :1], solid[..., :2], checkerboard, shell):
+        with pytest.raises(ValueError, match='no voxel inside its boundary layer'):
+            iharperella(noise(mask.shape), mask, (1, 1, 1))
 
 
 def test_field_of_a_small_source_outside():

@@ -59,6 +59,19 @@ def test_is_total_variation_without_strong_sources():
     assert len(history) == 24 + 10
 
 
+def test_the_weight_of_the_rest_follows_the_noise_as_in_total_variation():
+    _, mask, local, _ = phantom(SMALL)
+    options = {'pad': 6, 'max_iter': 5, 'voxel_average': False}
+    noise = np.where(mask, 0.003, np.nan)
+    plain, two_levels = (
+        invert(local, mask, (1, 1, 1), field_noise=noise, **options) for invert in (tv, star)
+    )
+    np.testing.assert_array_equal(two_levels, plain)
+    given = star(local, mask, (1, 1, 1), reg_weight=3.75e-4, **options)
+    np.testing.assert_allclose(two_levels, given, atol=1e-7)
+    assert relative_error(star(local, mask, (1, 1, 1), **options), given, mask) > 0.01
+
+
 def test_parameters_reach_their_level():
     _, mask, field, _ = with_source(*HAEMORRHAGE)
     base = {'pad': 6, 'max_iter': 5, 'voxel_average': False}

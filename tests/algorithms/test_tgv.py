@@ -54,6 +54,11 @@ class TestTgv(InversionBattery):
         chi, mask, total = sampled_phantom((0, 0, 1), voxel_size, (44, 44, 24))
         assert relative_error(tgv(total, mask, voxel_size), chi, mask) < self.error + 0.1
 
+    def test_single_slice_and_one_voxel_masks(self):
+        for shape in ((9, 8, 1), (1, 1, 1)):
+            with pytest.raises(ValueError, match='no voxel whose eighteen neighbours'):
+                self.small(np.ones(shape, np.float32), np.ones(shape, bool), UNIT)
+
 
 def wave_vectors(length, count=40):
     """Return wave vectors of one length in all directions, in rad per mm."""
@@ -347,13 +352,19 @@ def test_same_input_gives_same_bytes():
     np.testing.assert_array_equal(one, other)
 
 
-def test_a_mask_without_inner_voxels_gives_zero():
-    field = np.random.default_rng(0).normal(size=(9, 8, 1)).astype(np.float32)
-    chi, history = tgv(field, np.ones(field.shape, bool), UNIT, return_history=True)
-    assert not chi.any()
-    assert history == [0.0]
-    three = np.random.default_rng(0).normal(size=(3, 3, 3)).astype(np.float32)
-    assert np.isfinite(tgv(three, np.ones(three.shape, bool), UNIT)).all()
+def test_masks_without_inner_voxels_are_refused():
+    random = np.random.default_rng(0)
+    solid = np.ones((9, 8, 7), bool)
+    checkerboard = np.indices(solid.shape).sum(axis=0) % 2 == 0
+    shell = solid & ~np.pad(np.ones((7, 6, 5), bool), 1)
+    for mask in (solid[..., :1], solid[..., :2], checkerboard, shell):
+        field = random.normal(size=mask.shape).astype(np.float32)
+        with pytest.raises(ValueError, match='eighteen neighbours'):
+            tgv(field, mask, UNIT)
+    with pytest.raises(ValueError, match=r'nowhere \(erosions: 3\)'):
+        tgv(random.normal(size=solid.shape), solid, UNIT, erosions=3)
+    three = random.normal(size=(3, 3, 3)).astype(np.float32)
+    assert tgv(three, np.ones(three.shape, bool), UNIT).any()
 
 
 def test_bad_options_are_named():

@@ -458,7 +458,7 @@ def test_check_echoes_names_the_contradiction(change, message):
         ({'template': 1}, 'template must be an echo index in 0..0; got 1'),
         ({'edge_weights': 'romeo5'}, "edge_weights must be one of romeo, .*; got 'romeo5'"),
         ({'edge_weights': '1211'}, "got '1211'"),
-        ({'max_seeds': 0}, 'max_seeds must be a whole number from 1; got 0'),
+        ({'max_seeds': 0}, 'max_seeds must be a whole number, 1 or more; got 0'),
     ],
 )
 def test_wrong_options_are_named(options, message):

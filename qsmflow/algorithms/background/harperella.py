@@ -82,7 +82,8 @@ def iharperella(
     Raises
     ------
     ValueError
-        If arguments do not fit together.
+        If no voxel of the mask has all its six neighbours inside, or arguments do not fit
+        together.
 
     Notes
     -----
@@ -117,7 +118,13 @@ def iharperella(
     weights = check_weights(weights, mask)
     check_count(max_iter=max_iter)
     box = ops.bounding_box(mask)
-    system = _ClampedBilaplacian(mask[box], weights[box], voxel_size)
+    inside = interior(mask[box])
+    if not inside.any():
+        raise ValueError(
+            'The mask has no voxel inside its boundary layer, where the Laplacian of the field is '
+            'known: all of the field would count as background. Check the mask.'
+        )
+    system = _ClampedBilaplacian(mask[box], inside, weights[box], voxel_size)
     solution, history = conjugate_gradient(
         system.apply,
         system.solver.laplacian(framed(field[box]), system.solver.empty()),
@@ -133,8 +140,8 @@ def iharperella(
 class _ClampedBilaplacian:
     """The operator ``D W^-2 D^T`` on the voxels inside the boundary layer of a mask."""
 
-    def __init__(self, mask, weights, voxel_size):
-        self.solver = DirichletLaplacian(interior(mask), voxel_size)
+    def __init__(self, mask, inside, weights, voxel_size):
+        self.solver = DirichletLaplacian(inside, voxel_size)
         self.mask = framed(mask)
         self.rows = row_range(self.mask)
         self.weight2 = framed(np.maximum(weights / weights.max(), LEAST_WEIGHT) ** 2)

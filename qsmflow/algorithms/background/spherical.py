@@ -4,6 +4,7 @@ import numpy as np
 
 from qsmflow.algorithms import operators as ops
 from qsmflow.algorithms._checks import (
+    LEAST_CONFIDENCE,
     check_count,
     check_positive,
     check_volume,
@@ -111,9 +112,14 @@ def vsharp(
 ):
     r"""Remove the background field by spherical mean values of variable radius (V-SHARP).
 
+    .. math:: l = \mathcal{F}^{-1} \frac{1}{S} \mathcal{F} g, \quad
+        g(r) = \bigl((\delta - \rho_{R(r)}) * f\bigr)(r), \quad
+        S = 1 - \hat\rho_{\max R}, \text{ where } |S| > t
+
     A harmonic background equals its mean over any sphere inside the mask, so that
-    :math:`(\delta - \rho_R) * f` is free of it. Each voxel takes the largest sphere that fits;
-    the result is deconvolved with the largest kernel, truncated below ``threshold`` [1]_ [2]_.
+    :math:`(\delta - \rho_R) * f` is free of it. Each voxel :math:`r` takes the largest radius
+    :math:`R(r)` whose sphere fits; the result is deconvolved with the largest kernel, truncated
+    to zero where :math:`|S| \le t` [1]_ [2]_.
 
     Parameters
     ----------
@@ -132,7 +138,8 @@ def vsharp(
         but not below 1 (the consensus example [3]_ uses 12 to 1). Each must be 0.6 voxel edges
         or more; spheres that fit nowhere in the mask are left out.
     threshold : float, optional
-        Truncation level of the deconvolution, in (0, 1).
+        Truncation level :math:`t` of the deconvolution, in (0, 1): 0.05 as in :func:`sharp`,
+        QSM.jl and QSM.rs.
 
     Returns
     -------
@@ -216,7 +223,8 @@ def resharp(
         Confidence :math:`W` in [0, 1]. Ones by default.
     radius : float, optional
         Radius of the sphere, in mm, 0.6 voxel edges or more. A larger one removes more
-        background and more of the rim.
+        background and more of the rim. 6 mm is that of QSM.rs and of :func:`sharp`; the
+        authors' code has 3.
     reg_weight : float, optional
         Weight :math:`\lambda` of the energy of the local field (1e-4 in the authors' code).
     max_iter : int, optional
@@ -239,7 +247,8 @@ def resharp(
     Raises
     ------
     ValueError
-        If the sphere fits nowhere into the mask, or a parameter is out of range.
+        If the sphere fits nowhere into the mask, the weights are zero where it fits, or a
+        parameter is out of range.
 
     Notes
     -----
@@ -269,6 +278,11 @@ def resharp(
     check_positive(reg_weight=reg_weight)
     check_count(max_iter=max_iter)
     fits = spheres.erode(mask[box], voxel_size, radius)
+    if weights[box][fits].max() < LEAST_CONFIDENCE:
+        raise ValueError(
+            f'weights are zero wherever a sphere of radius {radius:g} mm fits into the mask: no '
+            'data would be used. Take a smaller radius, or check weights and mask.'
+        )
     grid = ops.pad_shape(fits.shape, spheres.reach(radius, voxel_size))
     system = _SpectralSystem(
         octant=1 - ops.smv_octant(grid, voxel_size, radius),

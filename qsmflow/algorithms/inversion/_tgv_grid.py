@@ -106,7 +106,6 @@ class Grid:
         eighteen = ndimage.generate_binary_structure(3, 2)
         self.mask = self.placed(mask)
         self.inner = self.placed(ndimage.binary_erosion(mask, eighteen))
-        self.equations = int(np.count_nonzero(self.inner))
         inside = self.mask[:, :, ::-1] != 0
         self.stop = np.where(inside.any(axis=2), self.shape[2] - inside.argmax(axis=2), 0)
         self.inverse = tuple(np.float32(1 / h) for h in steps)

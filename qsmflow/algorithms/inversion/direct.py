@@ -50,7 +50,8 @@ def tkd(
     weights : ndarray of float, shape (X, Y, Z), optional
         Not used; part of the common signature.
     threshold : float, optional
-        Truncation level, in (0, 2/3). Larger is smoother and lowers contrast.
+        Truncation level, in (0, 2/3). Larger is smoother and lowers contrast. 0.15 is that of
+        QSM.jl, QSM.rs and SEPIA.
     correct : bool, optional
         Divide by the mean of :math:`D` times the truncated inverse, the share of the contrast
         that truncation keeps [2]_.
@@ -202,7 +203,8 @@ def l2(
         Confidence :math:`W` in [0, 1]. By default all voxels of the grid count alike, those
         outside the mask with a field of zero.
     reg_weight : float, optional
-        Weight :math:`\lambda` of the penalty. Differences are taken per mean voxel edge.
+        Weight :math:`\lambda` of the penalty, 1e-2 as in QSM.jl. Differences are taken per mean
+        voxel edge.
     pad : int, optional
         Voxels added on each side of the mask's bounding box.
     max_iter : int, optional

@@ -164,6 +164,9 @@ def whqsm(
 ):
     r"""Invert the dipole field jointly with a harmonic residual background (WH-QSM).
 
+    .. math:: \min_{\chi, h} \frac{1}{2 s^2} \| W (e^{i s (d * \chi + h)} - e^{i s f}) \|^2
+        + \lambda \sum_v | w_v \nabla\chi |_v + \tfrac{\beta}{2} \| \nabla^2 h \|^2_M
+
     The problem of `nltv` with a field :math:`h` that sources do not explain and whose Laplacian
     in the mask is small: what background removal has left [1]_.
 

@@ -2,7 +2,7 @@
 
 from qsmflow.algorithms._checks import check_count, check_positive
 from qsmflow.algorithms.inversion._strong import split_off
-from qsmflow.algorithms.inversion.tv import tv
+from qsmflow.algorithms.inversion.tv import regularisation_weight, tv
 
 
 def star(
@@ -12,7 +12,8 @@ def star(
     *,
     b0_dir=(0.0, 0.0, 1.0),
     weights=None,
-    reg_weight=1.5e-4,
+    field_noise=None,
+    reg_weight=None,
     strong_weight=3e-3,
     threshold=0.15,
     voxel_average=True,
@@ -50,8 +51,11 @@ def star(
         Unit vector of the main field, in array axes.
     weights : ndarray of float, shape (X, Y, Z), optional
         Confidence :math:`W` in [0, 1]. Ones by default.
+    field_noise : ndarray of float, shape (X, Y, Z), optional
+        Standard deviation of the field by thermal noise, in ppm.
     reg_weight : float, optional
-        Weight :math:`\lambda` of total variation for weak sources, in ppm; that of `tv`.
+        Weight :math:`\lambda` of total variation for weak sources, in ppm. By default that of
+        `tv`, which follows the noise.
     strong_weight : float, optional
         Weight :math:`\lambda_s` of total variation for strong sources, in ppm.
     threshold : float, optional
@@ -110,6 +114,8 @@ def star(
     >>> bool(np.corrcoef(estimate.ravel(), chi.ravel())[0, 1] > 0.99)
     True
     """
+    if reg_weight is None:
+        reg_weight = regularisation_weight(field_noise, mask)
     check_positive(
         reg_weight=reg_weight,
         strong_weight=strong_weight,

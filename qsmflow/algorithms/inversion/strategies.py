@@ -236,6 +236,10 @@ def superposed(
     Two FFT pairs per iteration for the strong sources, and those of ``invert``. Without strong
     sources the result is that of ``invert``.
 
+    The strong sources are those of a susceptibility cut off in k-space, as a scan measures it,
+    whatever ``invert`` is: with `tv`, which estimates means over voxels, edges of strong sources
+    ring in the map as they do in that of other inversions. `star` takes means in both steps.
+
     On a simulated head with a haemorrhage of 1 ppm and a calcification of -3 ppm, the field
     estimated from noisy echoes, the streaks about them fall by a quarter (TKD) to 60 % (RTS and
     iLSQR, calcification); with the true field, those of TKD by half. Total variation finds the

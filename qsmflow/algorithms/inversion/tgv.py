@@ -107,13 +107,11 @@ def tgv(
     Raises
     ------
     ValueError
-        If an argument is not valid, or ``erosions`` leaves nothing of the mask.
+        If an argument is not valid, ``erosions`` leaves nothing of the mask, or no voxel of it
+        has its eighteen neighbours inside, as in a single slice: there is no equation then.
 
     Notes
     -----
-    Where no voxel has all its neighbours inside, as in a single slice, there is no equation and
-    the result is zero.
-
     The stencils have nineteen points, so that their ratio is the dipole kernel to fourth order;
     with seven, the equation is wrong by half as much again for tissue, and several times as much
     for the field of strong sources near the mask, which then does not look harmonic. Voxels of
@@ -255,9 +253,13 @@ def _invert(field, period, mask, voxel_size, b0_dir, weights, options, tol):
         mask = _eroded(mask, erosions)
     box = ops.bounding_box(mask)
     grid = Grid(mask[box], relative_voxel_size(voxel_size), b0_dir)
+    if not grid.inner.any():
+        raise ValueError(
+            'The mask has no voxel whose eighteen neighbours are all inside, so that the equation '
+            f'of TGV holds nowhere (erosions: {erosions}). Check the mask, or take another '
+            'inversion.'
+        )
     chi = np.zeros(mask.shape, np.float32)
-    if not grid.equations:
-        return chi, [0.0]
     solver = _PrimalDual(grid, grid.field_laplacian(field[box], period), weights[box], *penalty)
     history = []
     for _ in range(max_iter):

@@ -117,11 +117,14 @@ def romeo(
 def best_path(phase, magnitude, mask, voxel_size, *, te, template=0, individual=False):
     r"""Unwrap phase along the path of smallest second differences (best path).
 
-    The reliability of a voxel is the inverse of the root of the sum of its squared second
-    differences along the 13 lines through it and two of its 26 neighbours, that of an edge the sum
-    of both of its voxels, and edges are followed from the most reliable on [1]_. Other echoes are
-    unwrapped in time by the template, as in :func:`romeo`. Needs neither magnitude nor several
-    echoes. The result differs from the input by a multiple of 2 pi in every voxel.
+    .. math:: R = \Bigl( \sum_{d=1}^{13} \bigl( W(\varphi_{-d} - \varphi_0)
+                        - W(\varphi_0 - \varphi_{+d}) \bigr)^2 \Bigr)^{-1/2}
+
+    The reliability :math:`R` of a voxel is the inverse of the root of the sum of its squared
+    second differences along the 13 lines through it and two of its 26 neighbours, that of an edge
+    the sum of both of its voxels, and edges are followed from the most reliable on [1]_. Other
+    echoes are unwrapped in time by the template, as in :func:`romeo`. Needs neither magnitude nor
+    several echoes. The result differs from the input by a multiple of 2 pi in every voxel.
 
     Parameters
     ----------

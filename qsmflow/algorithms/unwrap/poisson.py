@@ -12,10 +12,13 @@ from ._echoes import TWO_PI, check_echo, check_echoes
 def laplacian(phase, magnitude, mask, voxel_size, *, te, template=0, individual=False):
     r"""Unwrap phase by solving a Poisson equation (Laplacian unwrapping). Not exact.
 
-    The Laplacian of the true phase follows from the wrapped one [1]_. Here it is the divergence
-    of the wrapped steps between neighbours, which is right wherever no true step exceeds half a
-    turn, and it is inverted with the cosine transform [2]_. Steps across the edge of the mask do
-    not count, which alters the harmonic field there: a fallback where
+    .. math:: \nabla^2 \varphi = \nabla \cdot M\, W(\nabla \varphi_w)
+
+    The Laplacian of the true phase follows from the wrapped one, :math:`\varphi_w` [1]_. Here it
+    is the divergence of the wrapped steps :math:`W(\cdot)` between neighbours,
+    which is right wherever no true step exceeds half a turn, and it is inverted with the cosine
+    transform [2]_. Steps across the edge of the mask :math:`M` do not count, which alters the
+    harmonic field there: a fallback where
     :func:`~qsmflow.algorithms.unwrap.romeo` fails.
 
     Parameters

@@ -171,6 +171,20 @@ def open_page():
         browser.close()
 
 
+def test_page_shows_what_the_data_made_of_the_parameters(subject, write_series):
+    write_series(
+        subject,
+        'sub-01',
+        parameters={'inversion': {'method': 'tv', 'reg_weight': None}},
+        regularisation={'RegWeight': 1.7133e-4, 'FieldNoise': 9e-4},
+        inversion_convergence={'Iterations': 40, 'LastChange': 0.003, 'Converged': False},
+    )
+    page = build_report(subject, '01').read_text(encoding='utf-8')
+    assert '<td>1.7e−4 ppm, from the noise of the field</td>' in page
+    assert '<th scope="row">iterations</th><td>40</td>' in page
+    assert 'Reg Weight' not in page, 'it is not shown a second time'
+
+
 @pytest.mark.browser
 def test_page_opens_from_disk_in_a_browser(subject, open_page):
     page = open_page(build_report(subject, '01'))

@@ -31,6 +31,11 @@ document.querySelectorAll('figure:not(.chart) img').forEach((image) => {
   });
 });
 if (dialog) dialog.addEventListener('click', () => dialog.close());
+const contents = document.querySelector('nav details');
+const narrow = matchMedia('(max-width:900px)');
+const fold = () => { contents.open = !narrow.matches; };
+narrow.addEventListener('change', fold);
+fold();
 const links = new Map([...document.querySelectorAll('nav a[href^="#"]')].map((a) => [a.hash.slice(1), a]));
 const watch = new IntersectionObserver((entries) => {
   entries.filter((e) => e.isIntersecting).forEach((e) => {

@@ -1,5 +1,6 @@
 """What the interfaces of the package share."""
 
+import inspect
 from pathlib import Path
 
 import numpy as np
@@ -57,12 +58,30 @@ class FieldProblem:
         data = optional_volume(path, self.like)
         return None if data is None else self.order.to_ras(data)
 
-    def solve(self, function, **options):
-        """Call an algorithm and return what it gives in the order of the stored array."""
+    def solve(self, function, **options) -> tuple[list[np.ndarray], list[float]]:
+        """Call an algorithm and return what it gives.
+
+        Parameters
+        ----------
+        function : callable
+            Takes field, mask, voxel size and ``b0_dir``.
+        **options
+            Further arguments.
+
+        Returns
+        -------
+        arrays : list of ndarray
+            Its results in the order of the stored array.
+        history : list of float
+            One number for each iteration; empty where the algorithm has none.
+        """
+        iterates = 'return_history' in inspect.signature(function).parameters
+        if iterates:
+            options['return_history'] = True
         result = function(self.field, self.mask, self.voxel_size, b0_dir=self.b0_dir, **options)
-        several = isinstance(result, tuple)
-        arrays = [self.order.from_ras(array) for array in (result if several else (result,))]
-        return tuple(arrays) if several else arrays[0]
+        parts = list(result) if isinstance(result, tuple) else [result]
+        history = parts.pop() if iterates else []
+        return [self.order.from_ras(array) for array in parts], history
 
 
 def optional_volume(path: str | None, like: io.Volume | None = None) -> np.ndarray | None:

@@ -59,13 +59,21 @@ class DerivativesSink(SimpleInterface):
             io.save_volume(data, volume, target)
         if isdefined(self.inputs.metadata) and self.inputs.metadata:
             details = self.inputs.details if isdefined(self.inputs.details) else {}
-            fields = {**self.inputs.metadata, **details}
-            both = [part.get('Warnings') or [] for part in (self.inputs.metadata, details)]
-            if all(both):
-                fields['Warnings'] = both[0] + both[1]
-            write_json(sidecar_path(target), _plain(fields))
+            write_json(sidecar_path(target), _plain(_joined(self.inputs.metadata, details)))
         self._results['out_file'] = str(target)
         return runtime
+
+
+def _joined(metadata: dict, details: dict) -> dict:
+    """Put together what was known before and what was found: lists and dictionaries grow."""
+    fields = {**metadata, **details}
+    for key in metadata.keys() & details.keys():
+        known, found = metadata[key], details[key]
+        if isinstance(known, dict) and isinstance(found, dict):
+            fields[key] = {**known, **found}
+        elif isinstance(known, list) and isinstance(found, list):
+            fields[key] = known + found
+    return fields
 
 
 def _typed(data: np.ndarray, kind: str, scale: float) -> np.ndarray:

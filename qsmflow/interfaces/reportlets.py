@@ -74,6 +74,7 @@ class _MapFigureInputSpec(BaseInterfaceInputSpec):
     kind = traits.Enum('chi', *figures.STYLES, usedefault=True, desc='quantity of the map')
     window = traits.Tuple(traits.Float, traits.Float, desc='values shown black and white')
     echo = traits.Int(0, usedefault=True, desc='index of the echo of 4-D data')
+    caption = traits.Str('', usedefault=True, desc='what is drawn')
 
 
 class MapFigure(_Figure):
@@ -87,7 +88,7 @@ class MapFigure(_Figure):
         image, caption = figures.quantity(
             volume.data, volume.affine, self.inputs.kind, mask=self._mask(volume), window=window
         )
-        self._write(runtime, image, caption)
+        self._write(runtime, image, f'{self.inputs.caption} {caption}'.strip())
         return runtime
 
 

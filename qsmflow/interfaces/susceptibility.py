@@ -27,6 +27,7 @@ class _BackgroundRemovalInputSpec(BaseInterfaceInputSpec):
 class _BackgroundRemovalOutputSpec(TraitedSpec):
     local_field = File(desc='field of the sources inside the mask, ppm')
     mask = File(desc='where the local field is valid')
+    convergence = traits.Dict(desc='how the iteration ended; empty for a direct method')
 
 
 class BackgroundRemoval(VolumeInterface):
@@ -38,11 +39,14 @@ class BackgroundRemoval(VolumeInterface):
     def _run_interface(self, runtime):
         field = io.load_volume(self.inputs.total_field)
         problem = FieldProblem(field, self.inputs.mask, self._b0_dir(field))
-        local_field, mask = problem.solve(
+        params = self.inputs.params or {}
+        (local_field, mask), history = problem.solve(
             get_method('background', self.inputs.method),
             weights=problem.volume(self.inputs.weights),
-            **(self.inputs.params or {}),
+            **params,
         )
+        parameters = {**method_parameters('background', self.inputs.method), **params}
+        self._results['convergence'] = convergence(history, parameters)
         self._write(runtime, field, local_field=local_field, mask=mask)
         return runtime
 
@@ -70,6 +74,7 @@ class _DipoleInversionInputSpec(BaseInterfaceInputSpec):
 class _DipoleInversionOutputSpec(TraitedSpec):
     chimap = File(desc='susceptibility, ppm, not referenced')
     info = traits.Dict(desc='what was decided from the data')
+    convergence = traits.Dict(desc='how the iteration ended; empty for a direct method')
     local_field = File(
         desc='field of that susceptibility, ppm; only of a method that takes the total field'
     )
@@ -86,14 +91,17 @@ class DipoleInversion(VolumeInterface):
         problem = FieldProblem(field, self.inputs.mask, self._b0_dir(field))
         invert = get_method('inversion', self.inputs.method)
         strategy = get_method('strategy', self.inputs.strategy)
-        options = {**self._extras(problem), **(self.inputs.params or {})}
+        params = self.inputs.params or {}
+        options = {**self._extras(problem), **params}
         self._results['info'] = self._decide(options, problem)
-        chi = problem.solve(
+        (chi,), history = problem.solve(
             partial(strategy, invert),
             weights=problem.volume(self.inputs.weights),
             options=options,
             **(self.inputs.strategy_params or {}),
         )
+        parameters = {**method_parameters('inversion', self.inputs.method), **params}
+        self._results['convergence'] = convergence(history, parameters)
         self._write(runtime, field, chimap=chi)
         if catalog.STAGES['inversion'][self.inputs.method].takes == 'total_field':
             self._write(runtime, field, local_field=self._own_field(chi, field))
@@ -137,6 +145,40 @@ class DipoleInversion(VolumeInterface):
         io.check_same_grid(problem.like, echoes)
         squares = np.einsum('...e,...e->...', echoes.data, echoes.data)
         return problem.order.to_ras(np.sqrt(squares, out=squares))
+
+
+def convergence(history: list[float], parameters: dict) -> dict:
+    """Say how an iteration ended.
+
+    Parameters
+    ----------
+    history : list of float
+        One number for each iteration, of all stages of the method.
+    parameters : dict
+        Of the method, defaults included.
+
+    Returns
+    -------
+    dict
+        ``Iterations``; ``LastChange``, what the method compares with its tolerance, in the last
+        one; ``Converged``, whether it stopped by itself. Empty without iterations.
+
+    Examples
+    --------
+    >>> convergence([0.5, 0.002], {'max_iter': 2, 'tol': 1e-3})
+    {'Iterations': 2, 'LastChange': 0.002, 'Converged': False}
+    """
+    if not history:
+        return {}
+    # The last stage of iLSQR has a tolerance of its own.
+    tol = parameters.get('streak_tol', parameters.get('tol', 0))
+    # PDF stops before the iteration that would be below its tolerance.
+    stopped = history[-1] < tol or len(history) < parameters.get('max_iter', 0)
+    return {
+        'Iterations': len(history),
+        'LastChange': float(history[-1]),
+        'Converged': bool(stopped),
+    }
 
 
 class _SusceptibilityReferenceInputSpec(BaseInterfaceInputSpec):

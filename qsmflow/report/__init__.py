@@ -47,6 +47,11 @@ page, an unknown key is shown at its end.
 ``versions``      dict: package -> version
 ================  ==========================================================================
 
+Beside the parameters it shows, where they are known, ``regularisation``, a dict with the weight
+``RegWeight`` that was taken from the noise ``FieldNoise`` (float or None, in ppm), and
+``background_convergence`` and ``inversion_convergence``, dicts with ``Iterations``,
+``LastChange`` and ``Converged``.
+
 Modules: ``planes``, ``canvas`` and ``figures`` draw volumes, ``charts`` draws tables,
 ``citations`` renders the methods text, ``facts`` puts facts into words, ``html`` builds the
 subject's page, ``group`` the group's.

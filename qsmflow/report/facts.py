@@ -99,6 +99,65 @@ def blocks(summary: Mapping[str, Mapping]) -> list[dict]:
     return found
 
 
+def used_parameters(summary: Mapping[str, Mapping]) -> dict[str, object]:
+    """Return the parameters of each stage, with what the data made of them.
+
+    Parameters
+    ----------
+    summary : mapping
+        With ``parameters``, and as options ``regularisation``, ``background_convergence`` and
+        ``inversion_convergence``; see :mod:`qsmflow.report`.
+
+    Returns
+    -------
+    dict
+        Stage -> name -> value.
+
+    Examples
+    --------
+    >>> used_parameters({
+    ...     'parameters': {'inversion': {'method': 'tv', 'reg_weight': None}},
+    ...     'regularisation': {'RegWeight': 1.7133e-4, 'FieldNoise': 9e-4},
+    ...     'inversion_convergence': {'Iterations': 40, 'LastChange': 3e-3, 'Converged': False},
+    ... })['inversion']
+    {'method': 'tv', 'reg_weight': '1.7e−4 ppm, from the noise of the field', 'iterations': 40,
+    'last_change': '0.003, ended by the number of iterations'}
+    """
+    stages = {
+        stage: dict(values) if isinstance(values, Mapping) else values
+        for stage, values in (summary.get('parameters') or {}).items()
+    }
+    inversion = stages.get('inversion')
+    if isinstance(inversion, dict) and inversion.get('reg_weight', 0) is None:
+        inversion['reg_weight'] = _chosen_weight(summary.get('regularisation') or {})
+    for stage in ('background', 'inversion'):
+        ended = summary.get(f'{stage}_convergence')
+        if ended and isinstance(stages.get(stage), dict):
+            stages[stage] |= _ended(ended)
+    return stages
+
+
+def _chosen_weight(facts: Mapping) -> str:
+    """Return the weight of the regularisation that was taken from the data."""
+    weight = facts.get('RegWeight')
+    if weight is None:
+        return 'from the noise of the field'
+    known = facts.get('FieldNoise') is not None
+    source = 'from the noise of the field' if known else 'for a field of unknown noise'
+    return f'{weight:.1e} ppm, {source}'.replace('e-0', 'e−')
+
+
+def _ended(facts: Mapping) -> dict[str, object]:
+    """Return how an iteration ended, under the names of the page."""
+    change = facts.get('LastChange')
+    how = 'below its tolerance' if facts.get('Converged') else 'ended by the number of iterations'
+    shown = '' if change is None else f'{change:.2g}'.replace('-', '−')
+    return {
+        'iterations': facts.get('Iterations'),
+        'last_change': ', '.join(part for part in (shown, how) if part),
+    }
+
+
 def _fact(name: str, value: object) -> str:
     """Write one fact of the evidence."""
     stem, _, unit = name.rpartition('_')
@@ -219,7 +278,8 @@ def _unwrapping(facts: dict) -> dict:
     text = f'{note[:1].upper()}{note[1:]}.' if note else ''
     if method and not note:
         text = f'The field agrees with the phase as unwrapped by {method}.'
-    heads = ('method', 'large residuals', 'turns that disagree', 'check') if rows else ()
+    heads = ('method', 'large residuals', 'multiples of 2π that disagree', 'check')
+    heads = heads if rows else ()
     return _block('Phase unwrapping', facts, text=text, heads=heads, rows=rows)
 
 

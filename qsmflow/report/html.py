@@ -14,7 +14,13 @@ import pandas as pd
 from markupsafe import Markup
 
 from qsmflow.files import write_text
-from qsmflow.report.facts import blocks, evidence_text, format_name, format_value
+from qsmflow.report.facts import (
+    blocks,
+    evidence_text,
+    format_name,
+    format_value,
+    used_parameters,
+)
 
 from .. import __version__, tables
 from . import charts, citations
@@ -28,7 +34,8 @@ _OWN_ENTITIES = r'(?:_(?:space|chunk|atlas|seg|scale|res|label)-[A-Za-z0-9]+)*'
 _KNOWN = {
     'series', 'status', 'sources', 'acquisition', 'findings', 'warnings', 'mask', 'reference',
     'registration', 'quality', 'methods', 'parameters', 'versions', 'preparation', 'sign',
-    'bipolar', 'unwrapping', 'dentate', 'refinement',
+    'bipolar', 'unwrapping', 'dentate', 'refinement', 'regularisation',
+    'background_convergence', 'inversion_convergence',
 }  # fmt: skip
 #: Statistics in the page's region table: map -> columns and their headings.
 _STATISTICS = {
@@ -172,6 +179,7 @@ def _series(path: Path, folder: Path) -> dict:
             for k in keys
         ],
         'summary': {key: summary.get(key) or {} for key in sorted(_KNOWN)},
+        'parameters': used_parameters(summary),
         'blocks': blocks(summary),
         'other': {k: v for k, v in summary.items() if k not in _KNOWN},
     }
@@ -199,6 +207,9 @@ def _read_summary(path: Path) -> tuple[dict, str]:
         'unwrapping',
         'dentate',
         'refinement',
+        'regularisation',
+        'background_convergence',
+        'inversion_convergence',
     )
     wrong = [p for p in parts if summary.get(p) and not isinstance(summary[p], dict)]
     for part in wrong:

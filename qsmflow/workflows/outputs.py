@@ -89,14 +89,15 @@ SPACE_OUTPUTS = tuple(
 #: Values known only when the run is under way, by their key in the sidecar of the susceptibility.
 DETAILS = (
     *('Reference', 'PhaseSign', 'Preparation', 'Mask', 'BipolarCorrection', 'Unwrapping'),
-    'Regularisation',
+    *('Regularisation', 'BackgroundFieldRemoval', 'DipoleInversion'),
 )
-#: Those of them that the sidecars of the field maps have too.
+#: Those of them that the sidecars of the field maps have too, and that of the local field.
 FIELD_DETAILS = ('BipolarCorrection', 'Unwrapping')
+LOCAL_DETAILS = (*FIELD_DETAILS, 'BackgroundFieldRemoval')
 #: Edges that bring the details, in their order.
 FACTS = (
     *('reference', 'sign', 'preparation_info', 'mask_info', 'bipolar', 'unwrapping'),
-    'inversion',
+    *('inversion', 'background_convergence', 'inversion_convergence'),
 )
 
 
@@ -135,11 +136,15 @@ def init_outputs_wf(
         Maps, in the package's units; those of ``fields`` that ``level`` keeps are stored.
     reference, sign, preparation_info, mask_info, bipolar, unwrapping, inversion : dict
         What was decided on the way.
+    background_convergence, inversion_convergence : dict
+        How the iterations ended.
     """
     workflow = Workflow(name=name)
     edges = dict(zip(DETAILS, FACTS, strict=True))
     inputnode = identity('inputnode', [*(output.field for output in OUTPUTS), *FACTS])
-    chosen = {'details': DETAILS} | ({'field_details': FIELD_DETAILS} if level == 'full' else {})
+    chosen = {'details': DETAILS}
+    if level == 'full':
+        chosen |= {'field_details': FIELD_DETAILS, 'local_details': LOCAL_DETAILS}
     details = {}
     for name, keys in chosen.items():
         merge = MergeFields(fields=list(keys), lift='Warnings')
@@ -153,7 +158,8 @@ def init_outputs_wf(
         if output.field == 'chimap':
             workflow.connect(details['details'], 'out', sink, 'details')
         elif output.suffix == 'fieldmap':
-            workflow.connect(details['field_details'], 'out', sink, 'details')
+            own = 'local_details' if output.field == 'local_field' else 'field_details'
+            workflow.connect(details[own], 'out', sink, 'details')
     return workflow
 
 

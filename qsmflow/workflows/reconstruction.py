@@ -6,7 +6,7 @@ from qsmflow.engine import Workflow, identity
 from qsmflow.workflows.contrasts import init_relaxometry_wf, usable_relaxometry
 from qsmflow.workflows.field import init_field_mapping_wf
 from qsmflow.workflows.preparation import init_brain_mask_wf, init_preparation_wf
-from qsmflow.workflows.susceptibility import init_susceptibility_wf
+from qsmflow.workflows.susceptibility import CONVERGENCE, init_susceptibility_wf
 
 #: Fields of the input and of the output door, by the stage that feeds them.
 INPUTS = ('magnitude_files', 'phase_files', 'real_files', 'imaginary_files')
@@ -17,7 +17,10 @@ OUTPUTS = {
         *('total_field', 'field_noise', 'weights', 'residual'),
         *('unwrapped_phase', 'phase_offset', 'sign', 'bipolar', 'unwrapping'),
     ),
-    'susceptibility': ('chimap', 'local_field', 'mask', 'reference', 'inversion'),
+    'susceptibility': (
+        *('chimap', 'local_field', 'mask', 'reference', 'inversion'),
+        *CONVERGENCE,
+    ),
     'relaxometry': ('r2star', 't2star', 's0'),
 }
 #: Output fields that need another name, because two stages have one of the same name.
@@ -123,6 +126,8 @@ def init_reconstruction_wf(
     bipolar, unwrapping
         Of the same.
     chimap, local_field, qsm_mask, reference, inversion
+        Of :func:`init_susceptibility_wf`.
+    background_convergence, inversion_convergence
         Of :func:`init_susceptibility_wf`.
     r2star, t2star, s0
         Of :func:`init_relaxometry_wf`; not set for a single echo.

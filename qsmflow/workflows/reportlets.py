@@ -7,19 +7,38 @@ from qsmflow.interfaces.bids import MergeFields
 from qsmflow.interfaces.reportlets import FieldFigure, MagnitudeMaskFigure, MapFigure
 from qsmflow.workflows.common import sink_node
 
+#: Phase is drawn of the echo nearest to 17.5 ms at 3 T, in T s: earlier ones have little contrast.
+PHASE_TE = 0.0175 * 3.0
+
+
+def phase_figure(series: GRESeries) -> MapFigure:
+    """Return the figure of the wrapped phase, of an echo that shows the brain.
+
+    Parameters
+    ----------
+    series : GRESeries
+        Gives echo times and field strength.
+    """
+    wanted = PHASE_TE / series.field_strength
+    echo = min(range(len(series.te)), key=lambda number: abs(series.te[number] - wanted))
+    caption = f'Echo {series.echo_numbers[echo]}, TE = {1e3 * series.te[echo]:.3g} ms.'
+    return MapFigure(kind='phase', echo=echo, caption=caption)
+
+
 #: ``desc`` of each figure -> interface, and which edges feed its image and its mask.
 FIGURES = {
-    'magnitude': (lambda: MagnitudeMaskFigure(), 'magnitude', 'mask'),
-    'phase': (lambda: MapFigure(kind='phase'), 'phase', None),
-    'total': (lambda: FieldFigure(kind='total_field'), 'total_field', 'mask'),
-    'local': (lambda: FieldFigure(kind='local_field'), 'local_field', 'qsm_mask'),
-    'chi': (lambda: MapFigure(kind='chi'), 'chimap', 'qsm_mask'),
-    'r2star': (lambda: MapFigure(kind='r2star'), 'r2star', 'mask'),
+    'magnitude': (lambda _: MagnitudeMaskFigure(), 'magnitude', 'mask'),
+    'phase': (phase_figure, 'phase', None),
+    'total': (lambda _: FieldFigure(kind='total_field'), 'total_field', 'mask'),
+    'local': (lambda _: FieldFigure(kind='local_field'), 'local_field', 'qsm_mask'),
+    'chi': (lambda _: MapFigure(kind='chi'), 'chimap', 'qsm_mask'),
+    'r2star': (lambda _: MapFigure(kind='r2star'), 'r2star', 'mask'),
 }
 #: Parts of the summary that are known only when the run is under way.
 FACTS = (
     *('mask', 'reference', 'registration', 'preparation', 'sign', 'bipolar', 'unwrapping'),
     *('dentate', 'refinement', 'coverage'),
+    *('regularisation', 'background_convergence', 'inversion_convergence'),
 )
 
 
@@ -57,6 +76,8 @@ def init_reportlets_wf(
         As the names say, for the summary.
     bipolar_facts, unwrapping_facts, dentate_facts, refinement_facts, coverage_facts : dict
         Dictionaries for the summary.
+    regularisation_facts, background_convergence_facts, inversion_convergence_facts : dict
+        Likewise.
     """
     workflow = Workflow(name=name)
     sources = dict.fromkeys(key for _, *edges in FIGURES.values() for key in edges if key)
@@ -64,7 +85,7 @@ def init_reportlets_wf(
     for desc, (interface, image, mask) in FIGURES.items():
         if image not in fields:
             continue
-        draw = Node(interface(), name=f'{desc}_rpt')
+        draw = Node(interface(series), name=f'{desc}_rpt')
         workflow.connect(inputnode, image, draw, 'in_file')
         if mask:
             workflow.connect(inputnode, mask, draw, 'mask')

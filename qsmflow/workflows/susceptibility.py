@@ -13,6 +13,9 @@ from qsmflow.interfaces.susceptibility import (
 from qsmflow.workflows.common import cite, given
 from qsmflow.workflows.memory import claim
 
+#: Output fields that say how the iterations ended.
+CONVERGENCE = ('background_convergence', 'inversion_convergence')
+
 #: What the methods text says of each reference.
 REFERENCE_SENTENCES = {
     'wholebrain': 'Susceptibility is relative to its mean over the whole brain.\n',
@@ -66,15 +69,18 @@ def init_background_removal_wf(
     -------
     local_field, mask : str
         Field of the sources in the mask (ppm), and where it is valid.
+    convergence : dict
+        How the iteration ended.
     """
     entry = STAGES['background'][method]
     workflow = Workflow(name=name)
     workflow.tag = 'background_removal'
+    workflow.optional_outputs = ('convergence',)
     workflow.__desc__ = (
         f'The background field was removed by {entry.title} [{cite(entry.citations)}].\n'
     )
     inputnode = identity('inputnode', ['total_field', 'mask', 'weights'])
-    outputnode = identity('outputnode', ['local_field', 'mask'])
+    outputnode = identity('outputnode', ['local_field', 'mask', 'convergence'])
     remove = Node(
         BackgroundRemoval(method=method, params=params or {}, **given(b0_dir=b0_dir)),
         name='remove',
@@ -83,7 +89,7 @@ def init_background_removal_wf(
     )
     workflow.connect([
         (inputnode, remove, [(key, key) for key in ('total_field', 'mask', 'weights')]),
-        (remove, outputnode, [('local_field', 'local_field'), ('mask', 'mask')]),
+        (remove, outputnode, [(key, key) for key in ('local_field', 'mask', 'convergence')]),
     ])  # fmt: skip
     return workflow
 
@@ -146,6 +152,8 @@ def init_dipole_inversion_wf(
         Susceptibility, in ppm, not referenced.
     info : dict
         What was decided from the data, such as the weight of the regularisation.
+    convergence : dict
+        How the iteration ended.
     local_field : str
         Its field, in ppm; only of a method that takes the total field.
     """
@@ -153,11 +161,11 @@ def init_dipole_inversion_wf(
     workflow = Workflow(name=name)
     workflow.tag = 'dipole_inversion'
     workflow.optional_inputs = ('magnitude', 'r2star', 'field_noise')
-    workflow.optional_outputs = ('info', 'local_field')
+    workflow.optional_outputs = ('info', 'convergence', 'local_field')
     workflow.__desc__ = _sentence(entry, STAGES['strategy'][strategy])
     fields = ['local_field', 'mask', 'weights', 'magnitude', 'r2star', 'field_noise']
     inputnode = identity('inputnode', fields)
-    outputnode = identity('outputnode', ['chimap', 'info', 'local_field'])
+    outputnode = identity('outputnode', ['chimap', 'info', 'convergence', 'local_field'])
     invert = Node(
         DipoleInversion(
             method=method,
@@ -173,7 +181,7 @@ def init_dipole_inversion_wf(
     used = [key for key in fields if key in (*fields[:3], *entry.extras)]
     workflow.connect([
         (inputnode, invert, [(key, key) for key in used]),
-        (invert, outputnode, [('chimap', 'chimap'), ('info', 'info')]),
+        (invert, outputnode, [(key, key) for key in ('chimap', 'info', 'convergence')]),
     ])  # fmt: skip
     if entry.takes == 'total_field':
         workflow.connect(invert, 'local_field', outputnode, 'local_field')
@@ -258,6 +266,8 @@ def init_susceptibility_wf(
         Region, mean, SD and size of the reference.
     inversion : dict
         What the inversion decided from the data.
+    background_convergence, inversion_convergence : dict
+        How the iterations ended.
     """
     params = params or {}
     resources = {'mem_gb': mem_gb, 'n_procs': n_procs, 'b0_dir': b0_dir}
@@ -265,10 +275,10 @@ def init_susceptibility_wf(
     workflow.tag = 'susceptibility'
     workflow.__postdesc__ = REFERENCE_SENTENCES[reference]
     workflow.optional_inputs = ('magnitude', 'field_noise')
-    workflow.optional_outputs = ('inversion',)
+    workflow.optional_outputs = ('inversion', *CONVERGENCE)
     extras = ['magnitude', 'r2star', 'field_noise']
     inputnode = identity('inputnode', ['total_field', 'mask', 'weights', *extras])
-    results = ['chimap', 'local_field', 'mask', 'reference', 'inversion']
+    results = ['chimap', 'local_field', 'mask', 'reference', 'inversion', *CONVERGENCE]
     outputnode = identity('outputnode', results)
     dipole_inversion_wf = init_dipole_inversion_wf(
         method=inversion,
@@ -288,7 +298,10 @@ def init_susceptibility_wf(
     workflow.connect([
         (inputnode, dipole_inversion_wf, passed),
         (dipole_inversion_wf, refer, [('outputnode.chimap', 'chimap')]),
-        (dipole_inversion_wf, outputnode, [('outputnode.info', 'inversion')]),
+        (dipole_inversion_wf, outputnode, [
+            ('outputnode.info', 'inversion'),
+            ('outputnode.convergence', 'inversion_convergence'),
+        ]),
         (refer, outputnode, [('chimap', 'chimap'), ('reference', 'reference')]),
     ])  # fmt: skip
     if reference == 'csf':
@@ -317,7 +330,9 @@ def _connect_local_field(workflow: Workflow, background_removal_wf: Workflow) ->
         (nodes['inputnode'], background_removal_wf, doors),
         (background_removal_wf, inversion, [(a, f'inputnode.{b}') for a, b in results]),
         (background_removal_wf, refer, results[1:]),
-        (background_removal_wf, outputnode, results),
+        (background_removal_wf, outputnode, [
+            *results, ('outputnode.convergence', 'background_convergence'),
+        ]),
     ])  # fmt: skip
 
 

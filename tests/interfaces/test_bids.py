@@ -72,6 +72,16 @@ def test_any_file_is_copied_byte_by_byte(sink, tmp_path):
     assert path.read_bytes() == b'\x89PNG\x00\xff'
 
 
+def test_what_was_found_of_a_method_stands_beside_its_parameters(sink):
+    known = {'Units': 'ppm', 'DipoleInversion': {'Method': 'tv', 'Parameters': {'tol': 0.1}}}
+    found = {'DipoleInversion': {'Iterations': 3}, 'BackgroundFieldRemoval': {'Iterations': 2}}
+    told = sidecar(sink(metadata=known, details=found))
+    assert told['DipoleInversion'] == {
+        'Method': 'tv', 'Parameters': {'tol': 0.1}, 'Iterations': 3,
+    }  # fmt: skip
+    assert told['BackgroundFieldRemoval'] == {'Iterations': 2}
+
+
 def test_sidecar_joins_what_was_known_and_what_was_found(sink):
     path = sink(
         metadata={'Units': 'ppm', 'Size': (np.float32(1.5), np.int64(2)), 'Place': Path('a')},

@@ -55,8 +55,13 @@ def test_magnitude_shows_the_first_echo_and_the_volume_of_the_mask(files, tmp_pa
 def test_map_is_the_kernel_called_directly(files, tmp_path):
     paths, _ = files
     image, caption = run(
-        reportlets.MapFigure(in_file=paths['chi'], mask=paths['mask'], kind='chi'), tmp_path
+        reportlets.MapFigure(
+            in_file=paths['chi'], mask=paths['mask'], kind='chi', caption='Mine.'
+        ),
+        tmp_path,
     )
+    assert caption.startswith('Mine. Window')
+    caption = caption.removeprefix('Mine. ')
     chi, mask = io.load_volume(paths['chi']), io.load_mask(paths['mask'])
     assert (image, caption) == figures.quantity(chi.data, chi.affine, 'chi', mask=mask)
 

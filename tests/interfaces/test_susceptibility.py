@@ -100,6 +100,46 @@ def test_unknown_method_is_refused():
         DipoleInversion(method='magic')
 
 
+@pytest.mark.parametrize('strategy', ['single', 'two_pass'])
+@pytest.mark.parametrize('method', ['tv', 'ilsqr', 'tkd'])
+def test_inversion_tells_how_it_ended(files, run, method, strategy):
+    params = {} if method == 'tkd' else {'max_iter': 3}
+    out = run(
+        DipoleInversion(
+            local_field=files.local_field, mask=files.mask, weights=files.weights,
+            method=method, params=params, strategy=strategy,
+        )
+    )  # fmt: skip
+    if method == 'tkd':
+        assert out.convergence == {}, 'there is nothing to iterate'
+        return
+    assert out.convergence['Iterations'] == 6  # of two stages
+    assert out.convergence['LastChange'] > 0
+    assert out.convergence['Converged'] is False
+
+
+@pytest.mark.parametrize(
+    ('method', 'params', 'ended'),
+    [
+        ('pdf', {'max_iter': 4, 'coarse_iter': ()}, (4, False)),
+        ('pdf', {'tol': 0.5}, (1, True)),
+        ('resharp', {'max_iter': 2, 'tol': 1e-9}, (2, False)),
+        ('resharp', {'tol': 0.9}, (1, True)),
+        ('vsharp', {'radii': (12.0,)}, None),
+    ],
+)
+def test_background_removal_tells_how_it_ended(files, run, method, params, ended):
+    out = run(
+        BackgroundRemoval(
+            total_field=files.total_field, mask=files.mask, method=method, params=params
+        )
+    )
+    if ended is None:
+        assert out.convergence == {}
+    else:
+        assert (out.convergence['Iterations'], out.convergence['Converged']) == ended
+
+
 def reference(files, run, **inputs):
     return run(SusceptibilityReference(chimap=files.chi, mask=files.mask, **inputs))
 

@@ -73,7 +73,12 @@ def subject(tmp_path):
             'VoxelSize': [1.0, 1.0, 1.2],
         },
         findings=[
-            {'code': 'A03', 'level': 'FIX', 'message': 'Phase was scaled.', 'file': 'a.nii.gz'},
+            {
+                'code': 'A03',
+                'level': 'FIX',
+                'message': 'Phase was scaled.',
+                'file': 'sub-01/anat/sub-01_part-phase_MEGRE.nii.gz',
+            },
             {'code': 'C21', 'level': 'WARN', 'message': '<b>Short</b> echo.', 'remedy': 'Look.'},
         ],
         mask={'method': 'template', 'volume_ml': 1400.0},

@@ -162,3 +162,33 @@ def test_alignment_of_the_nuclei_reads_as_a_sentence():
     assert left['text'] == (
         'The labels were left where the registration placed them (no gain in similarity).'
     )
+
+
+USED = {'parameters': {'inversion': {'method': 'tv', 'reg_weight': None}, 'field': 'none'}}
+
+
+@pytest.mark.parametrize(
+    ('chosen', 'text'),
+    [
+        ({'RegWeight': 1.7133e-4, 'FieldNoise': 1e-3}, '1.7e−4 ppm, from the noise of the field'),
+        ({'RegWeight': 1.5e-4, 'FieldNoise': None}, '1.5e−4 ppm, for a field of unknown noise'),
+        ({}, 'from the noise of the field'),  # of results that an earlier version wrote
+    ],
+)
+def test_weight_that_the_data_chose_is_shown(chosen, text):
+    used = facts.used_parameters({**USED, 'regularisation': chosen})
+    assert used['inversion'] == {'method': 'tv', 'reg_weight': text}
+    assert used['field'] == 'none'
+    given = {'parameters': {'inversion': {'reg_weight': 0.1}}, 'regularisation': chosen}
+    assert facts.used_parameters(given)['inversion']['reg_weight'] == 0.1
+
+
+def test_end_of_the_iteration_stands_with_the_parameters():
+    ended = {'Iterations': 40, 'LastChange': 0.0031, 'Converged': False}
+    used = facts.used_parameters({**USED, 'inversion_convergence': ended})
+    assert used['inversion']['iterations'] == 40
+    assert used['inversion']['last_change'] == '0.0031, ended by the number of iterations'
+    ended |= {'LastChange': 8e-5, 'Converged': True}
+    used = facts.used_parameters({**USED, 'inversion_convergence': ended})
+    assert used['inversion']['last_change'] == '8e−05, below its tolerance'
+    assert 'iterations' not in USED['parameters']['inversion']

@@ -69,6 +69,47 @@ def test_what_a_preset_gives_is_used_and_recorded():
     assert given.items() <= recorded['Parameters'].items()
 
 
+def test_end_of_the_iterations_reaches_sidecars_and_report():
+    workflow = workflows.init_series_wf(
+        series=SERIES, settings=settings(atlas=()), out_dir='/nowhere/out'
+    )
+    ready = generate_expanded_graph(workflow._create_flat_graph())
+    edges = {
+        (source.name, output, target.name, door)
+        for source, target, data in ready.edges(data=True)
+        for output, door in data['connect']
+    }
+    for step, key, fact in (
+        ('remove', 'BackgroundFieldRemoval', 'background_convergence'),
+        ('invert', 'DipoleInversion', 'inversion_convergence'),
+    ):
+        assert (step, 'convergence', 'details', key) in edges
+        assert (step, 'convergence', 'summary', fact) in edges
+    assert ('invert', 'info', 'summary', 'regularisation') in edges
+    assert ('remove', 'convergence', 'local_details', 'BackgroundFieldRemoval') in edges
+    assert ('local_details', 'out', 'ds_local_field', 'details') in edges
+    assert ('field_details', 'out', 'ds_total_field', 'details') in edges
+
+
+@pytest.mark.parametrize(
+    ('te', 'field_strength', 'echo', 'caption'),
+    [
+        ((0.004, 0.010, 0.016, 0.022), 3.0, 2, 'Echo 3, TE = 16 ms.'),
+        ((0.004, 0.010, 0.016, 0.022), 7.0, 1, 'Echo 2, TE = 10 ms.'),
+        ((0.004, 0.010), 3.0, 1, 'Echo 2, TE = 10 ms.'),
+        ((0.025,), 3.0, 0, 'Echo 1, TE = 25 ms.'),
+    ],
+)
+def test_phase_is_drawn_of_an_echo_that_shows_the_brain(te, field_strength, echo, caption):
+    numbers = tuple(range(1, len(te) + 1))
+    series = replace(SERIES, te=te, echo_numbers=numbers, field_strength=field_strength)
+    wf = workflows.init_reportlets_wf(
+        series=series, out_dir='/nowhere/out', summary={}, fields=('phase',)
+    )
+    drawn = wf.get_node('phase_rpt').inputs
+    assert (drawn.kind, drawn.echo, drawn.caption) == ('phase', echo, caption)
+
+
 @pytest.mark.parametrize(
     ('recon', 'first', 'reference'),
     [

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from qsmflow.algorithms import method_parameters
 from qsmflow.algorithms.catalog import PRESETS, STAGES
+from qsmflow.atlas import region_definitions
 from qsmflow.bids.catalog import FINDINGS, GROUPS, HANDLED, NOT_CHECKED, group_of
 from qsmflow.bids.derivatives import derivative_path, io_spec
 from qsmflow.cli.options import STAGE_OPTIONS, build_parser
@@ -126,11 +127,23 @@ def exit_codes() -> str:
 
 
 def columns_table() -> str:
-    rows = [
-        f'| `{name}` | {entry["Description"].replace("|", "&#124;")} | {entry.get("Units", "")} |'
-        for name, entry in data_dictionary().items()
-    ]
+    rows = []
+    for name, entry in data_dictionary().items():
+        levels = '; '.join(f'`{level}`: {text}' for level, text in entry.get('Levels', {}).items())
+        meaning = f'{entry["Description"]}. {levels}'.rstrip(' .').replace('|', '&#124;')
+        rows.append(f'| `{name}` | {meaning} | {entry.get("Units", "")} |')
     return '\n'.join(['| column | meaning | unit |', '|---|---|---|', *rows])
+
+
+def regions_table() -> str:
+    rows = [
+        f'| `{entry["name"]}` | {entry["atlas"].replace("*", "any")} '
+        f'| {entry["labels"].replace("*", "all").replace(",", ", ")} | {entry["description"]} |'
+        for entry in region_definitions()
+    ]
+    return '\n'.join(
+        ['| region | atlas | labels (left) | what it is |', '|---|---|---|---|', *rows]
+    )
 
 
 def maps_table() -> str:
@@ -175,6 +188,7 @@ TABLES = {
     'not checked': ('findings.md', unchecked_table),
     'maps': ('outputs.md', maps_table),
     'columns': ('outputs.md', columns_table),
+    'regions': ('outputs.md', regions_table),
     'methods': ('methods.md', methods_table),
     'presets': ('methods.md', presets_table),
     'preset names': ('usage.md', preset_names),

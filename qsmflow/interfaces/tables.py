@@ -116,7 +116,12 @@ class RegionStatistics(SimpleInterface):
         )
         info = with_findings({}, coverage_findings(table), runtime.cwd)
         told = [*self._defined('registration').get(FINDINGS, []), *info.get(FINDINGS, [])]
-        path = write_stats(table, Path(runtime.cwd) / 'regions_stats.tsv', warnings=told)
+        path = write_stats(
+            table,
+            Path(runtime.cwd) / 'regions_stats.tsv',
+            warnings=told,
+            regions=atlases.descriptions(self._atlas()),
+        )
         self._results['info'] = info
         self._results['stats'] = str(path)
         self._results['dictionary'] = str(path.with_suffix('.json'))

@@ -1,9 +1,10 @@
 """The group level: one table over all subjects and sessions for each atlas, and a first page."""
 
+import contextlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -54,10 +55,12 @@ def build_group(
             'run the participant level first.'
         )
     atlases, written = [], []
+    described = tables.participant_columns(participants_tsv)
     for atlas, paths in sorted(found.items()):
         table = tables.flag_outliers(tables.group_table(paths, participants_tsv))
         name = f'group_atlas-{atlas}_stats.tsv'
-        written.append(tables.write_group(table, out_dir / name))
+        regions = _regions(path for path, _ in paths)
+        written.append(tables.write_group(table, out_dir / name, described, regions))
         atlases.append({'atlas': atlas, 'file': name, **_atlas_part(table)})
     page = environment().get_template('group.html.j2')
     text = page.render(
@@ -93,6 +96,17 @@ def find_tables(out_dir: Path) -> dict[str, list[tuple[Path, dict[str, str]]]]:
             }
             found.setdefault(match['atlas'], []).append((path, entities))
     return found
+
+
+def _regions(paths: Iterable[Path]) -> dict[str, str]:
+    """Return what the regions are, as the dictionaries of the series' tables say."""
+    levels: dict[str, str] = {}
+    for path in paths:
+        # An earlier version, or another hand, may have left no such entry.
+        with contextlib.suppress(OSError, ValueError, KeyError, AttributeError, TypeError):
+            content = json.loads(path.with_suffix('.json').read_text(encoding='utf-8'))
+            levels = dict(content['region']['Levels']) | levels
+    return levels
 
 
 def series_labels(table: pd.DataFrame) -> pd.Series:

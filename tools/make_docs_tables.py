@@ -16,6 +16,7 @@ from qsmflow.algorithms import method_parameters
 from qsmflow.algorithms.catalog import PRESETS, STAGES
 from qsmflow.atlas import region_definitions
 from qsmflow.bids.catalog import FINDINGS, GROUPS, HANDLED, NOT_CHECKED, group_of
+from qsmflow.bids.checks_metadata import PUBLIC_FIELDS
 from qsmflow.bids.derivatives import derivative_path, io_spec
 from qsmflow.cli.options import STAGE_OPTIONS, build_parser
 from qsmflow.cli.run import EXIT_CODES
@@ -146,6 +147,11 @@ def regions_table() -> str:
     )
 
 
+def copied_fields() -> str:
+    names = [f'`{name}`' for name in PUBLIC_FIELDS if name != 'ImageType']  # used, not copied
+    return ', '.join(names) + '.'
+
+
 def maps_table() -> str:
     rows = []
     for output in OUTPUTS:
@@ -187,6 +193,7 @@ TABLES = {
     'handled': ('findings.md', handled_table),
     'not checked': ('findings.md', unchecked_table),
     'maps': ('outputs.md', maps_table),
+    'copied fields': ('outputs.md', copied_fields),
     'columns': ('outputs.md', columns_table),
     'regions': ('outputs.md', regions_table),
     'methods': ('methods.md', methods_table),

@@ -1,11 +1,13 @@
 """What series, settings and derivatives make of the graph of a run."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from nipype.pipeline.engine.utils import generate_expanded_graph
 
 from qsmflow import workflows
+from qsmflow.workflows.outputs import DETAILS
 from tests.workflows.graphs import (
     MASK_ONLY,
     NO_MASK,
@@ -150,3 +152,14 @@ def test_sidecars_of_masks_say_what_they_are():
     masks = [inputs.metadata for inputs in sinks if inputs.path.endswith('_mask.nii.gz')]
     assert len(masks) == 3
     assert all(mask['Description'] and mask['SpatialReference'] for mask in masks)
+
+
+def test_keys_of_sidecars_are_documented():
+    workflow = workflows.init_qsmflow_wf(
+        series=[SERIES], settings=settings(), out_dir='/nowhere/out'
+    )
+    sinks = [n.inputs for n in real_nodes(workflow)[1] if hasattr(n.inputs, 'path')]
+    keys = {key for i in sinks if i.metadata for key in i.metadata}
+    keys |= {*DETAILS, 'Refinement', 'Orientations', 'Warnings', 'Resolution', 'Relaxometry'}
+    page = (Path(__file__).parents[2] / 'docs/outputs.md').read_text(encoding='utf-8')
+    assert not {key for key in keys if f'`{key}`' not in page}

@@ -381,8 +381,7 @@ def _label_sidecar(description: str, series: GRESeries, sources: Sequence[str]) 
         'Description': description,
         'Sources': [*series.sources, *sources],
         'SpatialReference': series.sources[0],
-        'index': {'Description': 'Value in the label image'},
-        'name': {'Description': 'Name of the region'},
+        # The columns index and name are BIDS's own, and may not be described anew.
         'hemi': {
             'Description': 'Side of the brain; n/a for a region of both sides or the midline',
             'Levels': {'L': 'left', 'R': 'right'},

@@ -21,6 +21,7 @@ RUN python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb')
  && /opt/qsmflow/bin/pip install --no-cache-dir -c constraints.txt -r requirements.txt bids-validator-deno dcm2niix \
  && find /opt/qsmflow/lib -type d -name tests -prune -exec rm -rf {} +
 COPY README.md LICENSE NOTICE descriptor.json ./
+COPY docs/convert docs/convert
 COPY workflows workflows
 COPY qsmflow qsmflow
 # Not editable: a container may run where the source cannot be read.

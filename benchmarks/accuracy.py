@@ -27,7 +27,7 @@ NUCLEI = (
     *('STN', 'dentate'),
 )
 #: Regions of the table that are unions of the phantom's labels.
-PARTS = {'substantia_nigra': ('SNc_VTA', 'SNr'), 'SNc': ('SNc_VTA',), 'pallidum': ('GPe', 'GPi')}
+PARTS = {'substantia_nigra': ('SNc_VTA', 'SNr'), 'pallidum': ('GPe', 'GPi')}
 #: Labels of the phantom by what they are.
 WHITE, GREY, VEIN, THALAMUS = 30, 31, 33, (20, 120)
 

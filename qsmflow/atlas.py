@@ -344,7 +344,7 @@ def rows(atlas: Atlas) -> tuple[RegionRow, ...]:
      RegionRow(name='pallidum', hemi='R', labels=(105, 106), kind='group'),
      RegionRow(name='pallidum', hemi='', labels=(5, 6, 105, 106), kind='group')]
     """
-    defined = [entry for entry in _definitions() if entry['atlas'] == atlas.name]
+    defined = [entry for entry in region_definitions() if entry['atlas'] == atlas.name]
     if defined and atlas.dseg.is_relative_to(_DATA):
         result = [row for entry in defined for row in _shipped_rows(entry, atlas.name)]
     else:
@@ -360,16 +360,37 @@ def whole_brain_row() -> RegionRow:
     >>> whole_brain_row()
     RegionRow(name='whole_brain', hemi='', labels=(), kind='mask')
     """
-    entry = next(entry for entry in _definitions() if entry['labels'] == '*')
+    entry = next(entry for entry in region_definitions() if entry['labels'] == '*')
     return RegionRow(entry['name'], kind='mask')
 
 
-def descriptions() -> dict[str, str]:
-    """Return what each region of ``data/regions.tsv`` is, by name."""
-    return {entry['name']: entry['description'] for entry in _definitions()}
+def descriptions(atlas: Atlas | None = None) -> dict[str, str]:
+    """Return what the regions of ``data/regions.tsv`` are, by name.
+
+    Parameters
+    ----------
+    atlas : Atlas, optional
+        Only the rows that a table of this atlas has: for one of the user's the whole brain alone,
+        as the same names may stand for other regions there. CIT168 comes with the dentate nucleus.
+
+    Examples
+    --------
+    >>> descriptions(load_atlas('dentate'))
+    {'dentate': 'Dentate nucleus, as found in the subject', 'whole_brain': 'All of the brain mask'}
+    """
+    names = None
+    if atlas is not None:
+        shipped = atlas.dseg.is_relative_to(_DATA)
+        names = {'*', *([atlas.name, 'dentate'] if shipped else [])}
+    return {
+        entry['name']: entry['description']
+        for entry in region_definitions()
+        if names is None or entry['atlas'] in names
+    }
 
 
-def _definitions() -> list[dict[str, str]]:
+def region_definitions() -> list[dict[str, str]]:
+    """Return atlas, name, labels and description of each row of ``data/regions.tsv``."""
     text = (_DATA / 'regions.tsv').read_text(encoding='utf-8')
     return list(csv.DictReader(text.splitlines(), delimiter='\t'))
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from qsmflow.algorithms.regions import MIN_COVERAGE, MIN_VOXELS
 from qsmflow.files import write_text
 
 _LOGGER = logging.getLogger('qsmflow.tables')
@@ -28,15 +29,18 @@ _PRIVATE = {
 }
 _THINGS = {'site', 'scanner', 'group', 'study', 'centre', 'center', 'cohort', 'arm', 'task'}
 
+#: Keys of a data dictionary that are passed on from participants.json.
+_DESCRIBING = ('LongName', 'Description', 'Units', 'Levels')
+
 #: Units in which a map appears in a table, and the factor from the unit of the map on disk.
 MAP_UNITS = {'chi': ('ppb', 1000.0), 'R2star': ('1/s', 1.0), 'T2star': ('ms', 1000.0)}
 
 #: Columns in the order of the table: description, and unit where the column has one of its own.
 COLUMNS: dict[str, tuple[str, str]] = {
     'region': ('Name of the region', ''),
-    'hemi': ('Side of the brain: L, R, or n/a for both together', ''),
-    'kind': ('region (one label, or the whole mask) or group (union of labels)', ''),
-    'map': ('Quantity: chi (magnetic susceptibility), R2star or T2star', ''),
+    'hemi': ('Side of the brain; n/a for both together', ''),
+    'kind': ('What the row stands for', ''),
+    'map': ('Quantity', ''),
     'unit': ('Unit of mean, median, sd, percentiles, core_mean and difference in this row', ''),
     'n_voxels': ('Voxels of the region inside the mask that have a value', ''),
     'volume_mm3': ('Volume of these voxels', 'mm^3'),
@@ -53,10 +57,30 @@ COLUMNS: dict[str, tuple[str, str]] = {
     'asymmetry': ('Index of the means, 2 (L - R) / (|L| + |R|); unstable near zero', '1'),
     'difference': ('Mean of the left side minus mean of the right side', ''),
     'reference': ('Region whose mean susceptibility is zero, for chi', ''),
-    'qc': (
-        'ok, or flags joined by ";": empty, partial (low coverage), small, or others',
-        '',
-    ),
+    'qc': ('Quality: ok, or flags joined by ";"', ''),
+}
+
+#: Values that a column can have, and what they mean; several flags of ``qc`` may hold together.
+LEVELS: dict[str, dict[str, str]] = {
+    'hemi': {'L': 'left', 'R': 'right'},
+    'kind': {
+        'region': 'one label',
+        'group': 'union of labels, such as both sides of a region',
+        'mask': 'all of the brain mask',
+    },
+    'map': {
+        'chi': 'magnetic susceptibility, in ppb',
+        'R2star': 'effective transverse relaxation rate, in 1/s',
+        'T2star': 'effective transverse relaxation time, in ms',
+    },
+    'qc': {
+        'ok': 'nothing was found',
+        'empty': 'no voxel has a value',
+        'partial': f'coverage is below {MIN_COVERAGE:g}',
+        'small': f'fewer than {MIN_VOXELS} voxels have a value',
+        'registration': 'the check of the registration to the atlas failed',
+        'prior': 'dentate nucleus that was not told by its contrast: its likely place was taken',
+    },
 }
 
 #: Columns whose values carry the unit of the row.
@@ -70,7 +94,11 @@ OUTLIER_Z = 3.5
 
 
 def write_stats(
-    rows: Iterable[Mapping], path: str | os.PathLike, *, warnings: Iterable[Mapping] = ()
+    rows: Iterable[Mapping],
+    path: str | os.PathLike,
+    *,
+    warnings: Iterable[Mapping] = (),
+    regions: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a region table and its data dictionary.
 
@@ -84,6 +112,8 @@ def write_stats(
         Table to write, ending in ``.tsv``; the dictionary gets ``.json``.
     warnings : iterable of mapping, optional
         Findings, for the key ``Warnings`` of the dictionary.
+    regions : mapping of str to str, optional
+        What regions are, by name; those that the table has become ``Levels`` of ``region``.
 
     Returns
     -------
@@ -109,14 +139,17 @@ def write_stats(
         raise ValueError(f'{path.name}: a table of regions ends in .tsv.')
     columns = list(COLUMNS)
     lines = ['\t'.join(columns)]
+    names = []
     for row in rows:
+        names.append(row.get('region'))
         unknown = set(row) - set(columns)
         if unknown:
             raise ValueError(f'{path.name} has no columns {sorted(unknown)}; it has {columns}.')
         entry = _in_table_units(row)
         lines.append('\t'.join(_format(entry.get(column), column) for column in columns))
     warnings = [dict(warning) for warning in warnings]
-    dictionary = data_dictionary() | ({'Warnings': warnings} if warnings else {})
+    levels = {name: text for name, text in (regions or {}).items() if name in names}
+    dictionary = data_dictionary(regions=levels) | ({'Warnings': warnings} if warnings else {})
     write_text(path.with_suffix('.json'), _dump(dictionary))
     write_text(path, '\n'.join(lines) + '\n')
     return path
@@ -152,32 +185,33 @@ def read_stats(path: str | os.PathLike) -> pd.DataFrame:
     return table
 
 
-def data_dictionary(extra: Mapping[str, tuple[str, str]] | None = None) -> dict:
+def data_dictionary(
+    extra: Mapping[str, Mapping] | None = None, regions: Mapping[str, str] | None = None
+) -> dict:
     """Return what the columns of a table mean, as BIDS wants it in the JSON file beside it.
 
     Parameters
     ----------
-    extra : mapping of str to (str, str), optional
-        Description and unit (``''`` for none) of further columns, which come first.
+    extra : mapping of str to mapping, optional
+        Entries of further columns, which come first.
+    regions : mapping of str to str, optional
+        What the regions are, by name.
 
     Examples
     --------
     >>> data_dictionary()['volume_mm3']
     {'Description': 'Volume of these voxels', 'Units': 'mm^3'}
     """
-    dictionary = {}
-    for name, (description, unit) in {**(extra or {}), **COLUMNS}.items():
+    dictionary = {name: dict(entry) for name, entry in (extra or {}).items()}
+    for name, (description, unit) in COLUMNS.items():
         dictionary[name] = {'Description': description}
         if name in IN_MAP_UNIT:
             unit = "see column 'unit'"
         if unit:
             dictionary[name]['Units'] = unit
-    dictionary['hemi']['Levels'] = {'L': 'left', 'R': 'right'}
-    dictionary['map']['Levels'] = {
-        'chi': 'magnetic susceptibility, in ppb',
-        'R2star': 'effective transverse relaxation rate, in 1/s',
-        'T2star': 'effective transverse relaxation time, in ms',
-    }
+        levels = LEVELS.get(name, {}) if name != 'region' else regions
+        if levels:
+            dictionary[name]['Levels'] = dict(levels)
     return dictionary
 
 
@@ -231,7 +265,10 @@ def group_table(
 
 
 def write_group(
-    table: pd.DataFrame, path: str | os.PathLike, descriptions: Mapping[str, str] | None = None
+    table: pd.DataFrame,
+    path: str | os.PathLike,
+    descriptions: Mapping[str, Mapping] | None = None,
+    regions: Mapping[str, str] | None = None,
 ) -> Path:
     """Write the table of a group and its data dictionary.
 
@@ -241,8 +278,10 @@ def write_group(
         Result of :func:`group_table`, with or without the columns of :func:`flag_outliers`.
     path : path-like
         Table to write, ending in ``.tsv``.
-    descriptions : mapping of str to str, optional
-        Descriptions of the participants' columns.
+    descriptions : mapping of str to mapping, optional
+        Entries for the participants' columns: :func:`participant_columns`.
+    regions : mapping of str to str, optional
+        What the regions are, by name.
 
     Returns
     -------
@@ -255,16 +294,67 @@ def write_group(
         'robust_z': '0.6745 (mean - median) / median absolute deviation over the group, for this '
         'region, side and map; n/a with fewer than 4 values',
         'outlier': f'1 if robust_z lies beyond {OUTLIER_Z}, else 0',
-        **(descriptions or {}),
     }
-    extra = {c: (known.get(c, f'{c} of the series'), '') for c in table if c not in COLUMNS}
+    entries = {**(descriptions or {}), **{c: {'Description': text} for c, text in known.items()}}
+    extra = {
+        _inert(c): entries.get(c, {'Description': f'Label of the entity {c} of the series'})
+        for c in table
+        if c not in COLUMNS
+    }
     lines = ['\t'.join(map(_inert, table.columns))]
     for values in table.itertuples(index=False):
         cells = (_format(v, c) for v, c in zip(values, table.columns, strict=True))
         lines.append('\t'.join(cells))
-    write_text(path.with_suffix('.json'), _dump(data_dictionary(extra)))
+    write_text(path.with_suffix('.json'), _dump(data_dictionary(extra, regions)))
     write_text(path, '\n'.join(lines) + '\n')
     return path
+
+
+def participant_columns(participants_tsv: str | os.PathLike | None) -> dict[str, dict]:
+    """Return what the columns of participants.tsv mean, as the JSON file beside it says.
+
+    Parameters
+    ----------
+    participants_tsv : path-like
+        The dataset's table; None or one that is not there for none.
+
+    Returns
+    -------
+    dict of str to dict
+        Entry of each column that :func:`group_table` takes, by its name there: those keys of
+        BIDS that describe it, as texts without line breaks. A column that the dataset does not
+        describe is said to be one of participants.tsv.
+    """
+    told: dict = {}
+    if participants_tsv is not None:
+        path = Path(participants_tsv).with_suffix('.json')
+        try:
+            told = json.loads(path.read_bytes().decode('utf-8-sig')) if path.is_file() else {}
+        except (OSError, ValueError) as error:
+            _LOGGER.warning('%s cannot be read, its descriptions are not used: %s', path, error)
+    told = told if isinstance(told, dict) else {}
+    columns = {}
+    for name in _participants(participants_tsv).columns.drop('participant_id'):
+        entry = _described(told.get(name))
+        entry.setdefault('Description', f'Column {_inert(name)} of participants.tsv')
+        columns[f'participant_{name}' if name in COLUMNS else name] = entry
+    return columns
+
+
+def _described(entry: object) -> dict:
+    """Keep what describes a column, as plain texts."""
+    kept: dict = {}
+    for key in _DESCRIBING if isinstance(entry, dict) else ():
+        value = entry.get(key)
+        if isinstance(value, str):
+            kept[key] = _inert(value)
+        elif key == 'Levels' and isinstance(value, dict):
+            # BIDS allows an object with a description for a level.
+            texts = {
+                k: v.get('Description') if isinstance(v, dict) else v for k, v in value.items()
+            }
+            kept[key] = {_inert(k): _inert(str(text)) for k, text in texts.items()}
+    return kept
 
 
 def flag_outliers(

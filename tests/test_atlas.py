@@ -88,6 +88,24 @@ def test_shipped_rows_have_both_sides_and_their_union():
     assert {name for name, _ in rows} <= set(atlas.descriptions())
 
 
+def test_regions_of_one_label_have_its_name():
+    """Label image, region table and report speak of one region by one name."""
+    cit168 = atlas.load_atlas('CIT168')
+    names = {label.index: label.name for label in cit168.table}
+    single = [row for row in atlas.rows(cit168) if len(row.labels) == 1]
+    assert {row.labels[0] for row in single} == set(names)
+    assert all(row.name == names[row.labels[0]] for row in single)
+
+
+def test_descriptions_are_of_the_regions_of_the_atlas(custom_atlas):
+    cit168 = atlas.descriptions(atlas.load_atlas('CIT168'))
+    assert 'ventral tegmental area' in cit168['SNc_VTA']
+    assert 'ventral tegmental area' in cit168['substantia_nigra']
+    assert {row.name for row in atlas.rows(atlas.load_atlas('CIT168'))} < set(cit168)
+    assert 'dentate' in cit168
+    assert list(atlas.descriptions(atlas.load_atlas(custom_atlas[0]))) == ['whole_brain']
+
+
 def test_dentate_rows_are_those_of_the_subject():
     rows = {(row.name, row.hemi): row.labels for row in atlas.rows(atlas.load_atlas('dentate'))}
     assert rows == {

@@ -106,6 +106,18 @@ def test_everything_that_is_copied_exists_and_is_not_ignored():
                 assert source in allowed
 
 
+def test_everything_that_the_wheel_takes_from_the_source_is_copied():
+    """A folder that is missing there is left out of the wheel without a word."""
+    wheel = tomllib.loads(read('pyproject.toml'))['tool']['hatch']['build']['targets']['wheel']
+    copied = {
+        source
+        for name, text in instructions()
+        if name == 'COPY' and '--from' not in text
+        for source in text.split()[:-1]
+    }
+    assert {*wheel['shared-data'], *wheel['packages']} <= copied
+
+
 # --- definition for Apptainer: the same steps ---
 
 

@@ -46,6 +46,20 @@ def test_written_numbers_are_read_in_table_units(tmp_path):
     assert (t2star['mean'], t2star['unit']) == (pytest.approx(50), 'ms')
 
 
+def test_dictionary_says_what_values_mean(tmp_path):
+    regions = {'caudate': 'Caudate nucleus', 'whole_brain': 'All of it', 'unused': 'Not there'}
+    path = tables.write_stats(rows(), tmp_path / 'a_stats.tsv', regions=regions)
+    dictionary = json.loads(path.with_suffix('.json').read_text())
+    assert dictionary['region']['Levels'] == {
+        'caudate': 'Caudate nucleus', 'whole_brain': 'All of it',
+    }  # fmt: skip
+    assert set(dictionary['kind']['Levels']) == {'region', 'group', 'mask'}
+    assert '0.8' in dictionary['qc']['Levels']['partial']
+    assert '10' in dictionary['qc']['Levels']['small']
+    flags = {'ok', 'empty', 'partial', 'small', 'registration', 'prior'}
+    assert set(dictionary['qc']['Levels']) == flags
+
+
 def test_file_is_tidy_text(tmp_path):
     path = tables.write_stats(rows(), tmp_path / 'a_stats.tsv')
     lines = path.read_bytes().decode().split('\n')
@@ -180,7 +194,9 @@ def test_participants_without_identifier_are_refused(study, tmp_path):
 def test_group_is_written_with_its_dictionary(study, tmp_path):
     parts, people = study
     table = tables.flag_outliers(tables.group_table(parts, people))
-    path = tables.write_group(table, tmp_path / 'group_atlas-X_stats.tsv', {'age': 'Age in years'})
+    path = tables.write_group(
+        table, tmp_path / 'group_atlas-X_stats.tsv', {'age': {'Description': 'Age in years'}}
+    )
     dictionary = json.loads(path.with_suffix('.json').read_text())
     assert set(dictionary) == set(table.columns)
     assert dictionary['age']['Description'] == 'Age in years'
@@ -189,6 +205,33 @@ def test_group_is_written_with_its_dictionary(study, tmp_path):
     np.testing.assert_allclose(back['mean'].astype(float), table['mean'], rtol=1e-5)
     assert set(back.outlier) == {'0'}
     assert back.age[0] == 'n/a'
+
+
+def test_columns_of_participants_are_described_as_in_the_dataset(study, tmp_path):
+    people = tmp_path / 'participants.tsv'
+    people.write_text('participant_id\tage\tsex\tkind\tbirth_date\tx\n01\t3\tF\tb\t1970\t1\n')
+    told = {
+        'age': {'Description': 'Age at\n the scan', 'Units': 'year', 'Secret': 'x', 'LongName': 3},
+        'sex': {'Levels': {'F': {'Description': 'female', 'TermURL': 'u'}, '=M': '=male'}},
+        'kind': {'Description': 'Kind of study'},
+        'birth_date': {'Description': 'When Jane Roe was born'},
+    }
+    people.with_suffix('.json').write_text(json.dumps(told))
+    described = tables.participant_columns(people)
+    assert described == {
+        'age': {'Description': 'Age at the scan', 'Units': 'year'},
+        'sex': {
+            'Levels': {'F': 'female', "'=M": "'=male"},
+            'Description': 'Column sex of participants.tsv',
+        },
+        'participant_kind': {'Description': 'Kind of study'},
+        'x': {'Description': 'Column x of participants.tsv'},
+    }
+    people.with_suffix('.json').write_text('{ not json')
+    assert set(tables.participant_columns(people)) == set(described)
+    people.with_suffix('.json').write_text('[]')
+    assert tables.participant_columns(people)['age']['Description'].startswith('Column age')
+    assert tables.participant_columns(None) == {}
 
 
 def group_of(values, region='SN'):

@@ -14,7 +14,6 @@ from pathlib import Path
 
 #: Regions of the tables by the labels of the phantom that they are made of.
 PARTS = {
-    'SNc': ('SNc_VTA',),
     'pallidum': ('GPe', 'GPi'),
     'substantia_nigra': ('SNc_VTA', 'SNr'),
 }

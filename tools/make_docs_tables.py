@@ -14,7 +14,9 @@ from pathlib import Path
 
 from qsmflow.algorithms import method_parameters
 from qsmflow.algorithms.catalog import PRESETS, STAGES
+from qsmflow.atlas import region_definitions
 from qsmflow.bids.catalog import FINDINGS, GROUPS, HANDLED, NOT_CHECKED, group_of
+from qsmflow.bids.checks_metadata import PUBLIC_FIELDS
 from qsmflow.bids.derivatives import derivative_path, io_spec
 from qsmflow.cli.options import STAGE_OPTIONS, build_parser
 from qsmflow.cli.run import EXIT_CODES
@@ -126,11 +128,28 @@ def exit_codes() -> str:
 
 
 def columns_table() -> str:
-    rows = [
-        f'| `{name}` | {entry["Description"].replace("|", "&#124;")} | {entry.get("Units", "")} |'
-        for name, entry in data_dictionary().items()
-    ]
+    rows = []
+    for name, entry in data_dictionary().items():
+        levels = '; '.join(f'`{level}`: {text}' for level, text in entry.get('Levels', {}).items())
+        meaning = f'{entry["Description"]}. {levels}'.rstrip(' .').replace('|', '&#124;')
+        rows.append(f'| `{name}` | {meaning} | {entry.get("Units", "")} |')
     return '\n'.join(['| column | meaning | unit |', '|---|---|---|', *rows])
+
+
+def regions_table() -> str:
+    rows = [
+        f'| `{entry["name"]}` | {entry["atlas"].replace("*", "any")} '
+        f'| {entry["labels"].replace("*", "all").replace(",", ", ")} | {entry["description"]} |'
+        for entry in region_definitions()
+    ]
+    return '\n'.join(
+        ['| region | atlas | labels (left) | what it is |', '|---|---|---|---|', *rows]
+    )
+
+
+def copied_fields() -> str:
+    names = [f'`{name}`' for name in PUBLIC_FIELDS if name != 'ImageType']  # used, not copied
+    return ', '.join(names) + '.'
 
 
 def maps_table() -> str:
@@ -174,7 +193,9 @@ TABLES = {
     'handled': ('findings.md', handled_table),
     'not checked': ('findings.md', unchecked_table),
     'maps': ('outputs.md', maps_table),
+    'copied fields': ('outputs.md', copied_fields),
     'columns': ('outputs.md', columns_table),
+    'regions': ('outputs.md', regions_table),
     'methods': ('methods.md', methods_table),
     'presets': ('methods.md', presets_table),
     'preset names': ('usage.md', preset_names),

@@ -20,7 +20,22 @@ from qsmflow.files import write_text
 BIDS_VERSION = '1.11.1'
 #: Spaces that BIDS knows; others need ``SpatialReference`` in the sidecar.
 STANDARD_SPACES = ('MNI152NLin2009cAsym', 'MNI152NLin6Asym', 'MNI152NLin2009cSym')
-_SKULL = {'Chimap', 'R2starmap', 'T2starmap', 'S0map', 'T1w', 'T2starw', 'MEGRE', 'R2primemap'}
+_SKULL = {'Chimap', 'R2starmap', 'T2starmap', 'S0map', 'T1w', 'T2starw', 'MEGRE', 'fieldmap'}
+
+
+_README = """# Quantitative susceptibility mapping
+
+This derivative dataset was written by qsmflow {version}. It holds maps of magnetic susceptibility
+and relaxation, tables of regions, registrations, and a report (sub-<label>.html) for each
+participant.
+
+- dataset_description.json names the raw dataset, descriptions.tsv explains the desc entities of
+  file names, atlas-<label>_description.json the atlases.
+- logs/CITATION.md has the text for a methods section, logs/<run>/qsmflow.toml the settings.
+- The field maps in fmap are in Hz, Chimap is in ppm, tables of regions have susceptibility in ppb.
+
+What each file holds is in docs/outputs.md of qsmflow.
+"""
 
 
 @cache
@@ -178,7 +193,7 @@ def sidecar(
     if space and space not in STANDARD_SPACES and not spatial_reference:
         raise ValueError(f'space-{space} is not standard: give spatial_reference')
     units = units or io_spec()['suffixes'].get(suffix, {}).get('units')
-    is_image = suffix in _SKULL or suffix in ('swi', 'minIP', 'fieldmap', 'weights')
+    is_image = suffix in _SKULL
     if is_image and skull_stripped is None:
         skull_stripped = True
     content = {
@@ -205,8 +220,9 @@ def write_dataset_files(
     *,
     links: Mapping[str, str | os.PathLike] | None = None,
     container: Mapping[str, str] | None = None,
+    atlases: Sequence[str] = ('CIT168',),
 ) -> list[str]:
-    """Write ``dataset_description.json``, ``.bidsignore`` and ``descriptions.tsv``.
+    """Write ``dataset_description.json``, ``.bidsignore``, ``descriptions.tsv`` and ``README``.
 
     Safe when several runs write into one folder: each file appears complete, and is the same
     whoever writes it.
@@ -223,6 +239,8 @@ def write_dataset_files(
         Further datasets that URIs refer to, by name.
     container : mapping, optional
         ``Type``, ``Tag`` and ``URI`` of the container, for ``GeneratedBy``.
+    atlases : sequence of str, optional
+        Names of the atlases in use, whose ``desc`` entities are described.
 
     Returns
     -------
@@ -243,14 +261,28 @@ def write_dataset_files(
         'SourceDatasets': [_source_dataset(Path(bids_dir), out)],
     }
     spec = io_spec()
+    described = dict(spec['descriptions'])
+    for name in atlases:
+        described[f'{name}nuclei'] = spec['nuclei_description'].format(atlas=name)
     rows = ['desc_id\tdescription']
-    rows += [f'desc-{label}\t{text}' for label, text in spec['descriptions'].items()]
+    rows += [f'desc-{label}\t{text}' for label, text in sorted(described.items())]
     texts = {
         'dataset_description.json': json.dumps(content, indent=2, ensure_ascii=False) + '\n',
         '.bidsignore': '\n'.join(spec['ignore']) + '\n',
         'descriptions.tsv': '\n'.join(rows) + '\n',
     }
+    if _may_write_readme(out):
+        texts['README'] = _README.format(version=version)
     return [str(write_text(out / name, text)) for name, text in texts.items()]
+
+
+def _may_write_readme(out: Path) -> bool:
+    """Tell whether there is no README yet that somebody else wrote."""
+    own = out / 'README'
+    if own.is_file():
+        first = own.read_text(encoding='utf-8', errors='replace').partition('\n')[0]
+        return first == _README.partition('\n')[0]
+    return not any(out.glob('README*'))
 
 
 def dataset_link(path: str | os.PathLike, out_dir: str | os.PathLike) -> str:

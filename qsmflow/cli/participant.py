@@ -192,12 +192,13 @@ def _noted(collection, finding: Finding):
 
 def _start_output(settings: Settings, series) -> Path:
     """Write what describes the output, and return the folder of this run's logs."""
-    from qsmflow.atlas import LABEL_TABLES, write_descriptions
+    from qsmflow.atlas import LABEL_TABLES, load_atlas, write_descriptions
     from qsmflow.bids import write_dataset_files
 
     out_dir = Path(settings.bids.output_dir)
     links = dict(settings.bids.derivatives)
-    write_dataset_files(out_dir, settings.bids.bids_dir, __version__, links=links)
+    atlases = [load_atlas(name).name for name in settings.outputs.atlas]
+    write_dataset_files(out_dir, settings.bids.bids_dir, __version__, links=links, atlases=atlases)
     given = [one for item in series if item.precomputed for one in item.precomputed.segmentations]
     tables = [one.table for one in given if settings.outputs.atlas and one.table in LABEL_TABLES]
     write_descriptions([*settings.outputs.atlas, *tables], out_dir)

@@ -118,7 +118,12 @@ class RegionStatistics(SimpleInterface):
         given = ('registration', 'reference')
         told = [f for name in given for f in self._defined(name).get(FINDINGS, [])]
         told += info.get(FINDINGS, [])
-        path = write_stats(table, Path(runtime.cwd) / 'regions_stats.tsv', warnings=told)
+        path = write_stats(
+            table,
+            Path(runtime.cwd) / 'regions_stats.tsv',
+            warnings=told,
+            regions=atlases.descriptions(self._atlas()),
+        )
         self._results['info'] = info
         self._results['stats'] = str(path)
         self._results['dictionary'] = str(path.with_suffix('.json'))

@@ -1,9 +1,10 @@
 """The group level: one table over all subjects and sessions for each atlas, and a first page."""
 
+import contextlib
 import json
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -57,10 +58,12 @@ def build_group(
             'run the participant level first.'
         )
     atlases, written = [], []
+    described = tables.participant_columns(participants_tsv)
     for atlas, paths in sorted(found.items()):
         table = tables.flag_outliers(tables.group_table(paths, participants_tsv))
         name = f'group_atlas-{atlas}_stats.tsv'
-        written.append(tables.write_group(table, out_dir / name))
+        regions = _regions(path for path, _ in paths)
+        written.append(tables.write_group(table, out_dir / name, described, regions))
         atlases.append({'atlas': atlas, 'file': name, **_atlas_part(table)})
     page = environment().get_template('group.html.j2')
     text = page.render(
@@ -110,6 +113,17 @@ def _selected(series: str, labels: Mapping[str, Collection[str]] | None) -> bool
     """Tell whether a series has one of the labels that are asked for, in each entity."""
     found = _entities(series)
     return all(found.get(key) in wanted for key, wanted in (labels or {}).items())
+
+
+def _regions(paths: Iterable[Path]) -> dict[str, str]:
+    """Return what the regions are, as the dictionaries of the series' tables say."""
+    levels: dict[str, str] = {}
+    for path in paths:
+        # An earlier version, or another hand, may have left no such entry.
+        with contextlib.suppress(OSError, ValueError, KeyError, AttributeError, TypeError):
+            content = json.loads(path.with_suffix('.json').read_text(encoding='utf-8'))
+            levels = dict(content['region']['Levels']) | levels
+    return levels
 
 
 def series_labels(table: pd.DataFrame) -> pd.Series:

@@ -125,7 +125,12 @@ def init_t1w_wf(
             out_dir=out_dir,
             path=derivative_path(entities, suffix='mask', space='T1w', desc='brain'),
             kind='mask',
-            metadata={'Type': 'Brain', 'Sources': [source], 'SpatialReference': source},
+            metadata={
+                'Description': 'Brain mask of the T1w image, on its grid',
+                'Type': 'Brain',
+                'Sources': [source],
+                'SpatialReference': source,
+            },
         )
         workflow.connect(extract, 'brain_mask', ds_mask, 'in_file')
     if not ready.to_template:

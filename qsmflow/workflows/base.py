@@ -6,20 +6,19 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 
 from qsmflow import __version__, io
 from qsmflow.algorithms import method_parameters
 from qsmflow.algorithms.catalog import STAGES
-from qsmflow.bids.names import parse_name
 from qsmflow.bids.orientations import orientation_finding, orientation_groups
 from qsmflow.bids.series import GRESeries
 from qsmflow.engine import Workflow
 from qsmflow.interfaces.anatomy import BrainExtraction, RegisterToT1w, RegisterToTemplate
 from qsmflow.settings import ReconstructionSettings, Settings
 from qsmflow.workflows.anatomy import init_anatomy_wf, init_spaces_wf, init_t1w_wf
+from qsmflow.workflows.common import t1w_entities
 from qsmflow.workflows.contrasts import usable_relaxometry
 from qsmflow.workflows.cosmos import add_cosmos
 from qsmflow.workflows.field import untested_reason
@@ -154,18 +153,6 @@ def subject_workflow_name(subject: str) -> str:
     'sub_01_wf'
     """
     return f'sub_{_identifier(subject)}_wf'
-
-
-def t1w_entities(series: GRESeries) -> dict[str, str]:
-    """Return the entities of what is made of the T1w image of a series.
-
-    They are those of its name, but of a FreeSurfer image subject and session.
-    """
-    entities = parse_name(Path(series.t1w).name)[0]
-    if 'sub' in entities:
-        return {key: label for key, label in entities.items() if key != 'desc'}
-    session = re.search(r'/sub-[A-Za-z0-9]+_ses-([A-Za-z0-9]+)/mri/', series.t1w)
-    return {'sub': series.subject} | ({'ses': session[1]} if session else {})
 
 
 def _add_cosmos(workflow, group, series_wfs, settings, out_dir):

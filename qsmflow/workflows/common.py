@@ -1,5 +1,10 @@
 """Small helpers of the builders."""
 
+import re
+from pathlib import Path
+
+from qsmflow.bids.names import parse_name
+from qsmflow.bids.series import GRESeries
 from qsmflow.engine import Node
 from qsmflow.interfaces.bids import DerivativesSink
 
@@ -43,3 +48,15 @@ def sink_node(name: str, *, out_dir: str, path: str, kind: str = 'map', **inputs
     """
     sink = DerivativesSink(out_dir=out_dir, path=path, kind=kind, **inputs)
     return Node(sink, name=name, run_without_submitting=kind == 'file')
+
+
+def t1w_entities(series: GRESeries) -> dict[str, str]:
+    """Return the entities of what is made of the T1w image of a series.
+
+    They are those of its name, but of a FreeSurfer image subject and session.
+    """
+    entities = parse_name(Path(series.t1w).name)[0]
+    if 'sub' in entities:
+        return {key: label for key, label in entities.items() if key != 'desc'}
+    session = re.search(r'/sub-[A-Za-z0-9]+_ses-([A-Za-z0-9]+)/mri/', series.t1w)
+    return {'sub': series.subject} | ({'ses': session[1]} if session else {})

@@ -191,6 +191,7 @@ def output_sidecar(output: Output, series: GRESeries, methods: dict, **fields) -
     own = {_STAGE_KEYS[stage]: methods[stage] for stage in output.stages if stage in methods}
     if output.kind == 'mask':
         fields['Type'] = 'Brain' if output.desc == 'brain' else 'ROI'
+        fields.setdefault('spatial_reference', series.sources[0])
     if output.field == 'chimap':
         own['PhaseScaling'] = asdict(series.scaling) if series.scaling else {'rule': 'complex'}
         own['B0Direction'] = list(series.b0_dir)

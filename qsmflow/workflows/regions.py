@@ -16,7 +16,7 @@ from qsmflow.interfaces.bids import MergeFields
 from qsmflow.interfaces.nuclei import NucleiRefinement
 from qsmflow.interfaces.reportlets import AtlasFigure
 from qsmflow.interfaces.tables import DentateSegmentation, RegionStatistics, WriteText
-from qsmflow.workflows.common import sink_node
+from qsmflow.workflows.common import sink_node, t1w_entities
 from qsmflow.workflows.reportlets import store_figure
 
 #: The atlas whose table gets the rows of the dentate nuclei, which are found in the subject.
@@ -155,10 +155,9 @@ def init_dentate_wf(*, series: GRESeries, out_dir: str, name: str = 'dentate_wf'
     outputnode = identity('outputnode', ['labels', 'info'])
     prior = Node(AtlasToNative(in_file=str(prior_atlas.dseg)), name='prior', mem_gb=1.0)
     segment = Node(DentateSegmentation(), name='segment', mem_gb=1.0)
-    metadata = {
-        'Description': 'Dentate nuclei: 1 left, 2 right',
-        'Sources': list(series.sources),
-    }
+    text = 'Dentate nuclei: 1 left, 2 right'
+    sources = [*_placed_by(series), _about('dentate')]
+    metadata = _label_sidecar(text, series, sources)
     path = derivative_path(series, suffix='dseg', atlas='dentate')
     store = sink_node('ds_labels', out_dir=out_dir, path=path, kind='label', metadata=metadata)
     workflow.connect([
@@ -326,15 +325,14 @@ def init_atlas_labels_wf(
     outputnode = identity('outputnode', ['labels', 'fov_fraction', 'refinement'])
     warp = Node(AtlasToNative(in_file=str(entry.dseg)), name='warp', mem_gb=1.0)
     path = derivative_path(series, suffix='dseg', atlas=entry.name)
-    metadata = {
-        'Description': f'Regions of the {entry.name} atlas',
-        'Sources': list(series.sources),
-    }
+    text = f'Regions of the {entry.name} atlas'
+    sources = [*(_placed_by(series) if entry.space else ()), _about(entry.name)]
+    if refines:
+        sources.append(f'bids::{_warp_path(series, entry.name)}')
     if segmentation is not None:
-        metadata['Description'] = f'Segmentation {entry.name} on the grid of the scan'
-        metadata['Sources'] = [*series.sources, segmentation.uri, series.t1w_uri]
-    elif entry.space and series.precomputed is not None:
-        metadata['Sources'] += series.precomputed.transform_uris
+        text = f'Segmentation {entry.name} on the grid of the scan'
+        sources = [segmentation.uri, *_placed_by(series, template=False)]
+    metadata = _label_sidecar(text, series, sources)
     store = sink_node('ds_labels', out_dir=out_dir, path=path, kind='label', metadata=metadata)
     last = warp
     workflow.connect(inputnode, 'chimap', warp, 'reference')
@@ -367,14 +365,54 @@ def init_atlas_labels_wf(
     return workflow
 
 
+def _placed_by(series: GRESeries, template: bool = True) -> list[str]:
+    """Return the URIs of what brings labels to a series, of the template or the T1w image."""
+
+    def way(source, start, end, extension):
+        path = derivative_path(source, suffix='xfm', extension=extension, from_=start, to=end)
+        return f'bids::{path}'
+
+    space = atlases.TEMPLATE_SPACE
+    if not series.t1w:
+        return [way(series, space, 'GRE', '.h5')] if template else []
+    sources = [series.t1w_uri, way(series, 'T1w', 'GRE', '.txt')]
+    if template:
+        ready = series.precomputed.transform_uris if series.precomputed else ()
+        sources += ready or [way(t1w_entities(series), space, 'T1w', '.h5')]
+    return sources
+
+
+def _about(atlas_name: str) -> str:
+    """Return the URI of the file that says what an atlas is and where it comes from."""
+    return f'bids::atlas-{atlas_name}_description.json'
+
+
+def _label_sidecar(description: str, series: GRESeries, sources: Sequence[str]) -> dict:
+    """Return the sidecar of a label image, which describes the table of its labels too."""
+    return {
+        'Description': description,
+        'Sources': [*series.sources, *sources],
+        'SpatialReference': series.sources[0],
+        # The columns index and name are BIDS's own, and may not be described anew.
+        'hemi': {
+            'Description': 'Side of the brain; n/a for a region of both sides or the midline',
+            'Levels': {'L': 'left', 'R': 'right'},
+        },
+    }
+
+
+def _warp_path(series: GRESeries, atlas_name: str) -> str:
+    return derivative_path(series, suffix='xfm', from_='GRE', to='GRE', desc=f'{atlas_name}nuclei')
+
+
 def _store_warp(workflow, refine, series, atlas_name, out_dir) -> None:
     """Store the field that moved the labels onto the nuclei of the map."""
-    path = derivative_path(series, suffix='xfm', from_='GRE', to='GRE', desc=f'{atlas_name}nuclei')
+    path = _warp_path(series, atlas_name)
     metadata = {
         'Description': "Displacement field in ITK's convention (mm, LPS) that goes after the "
         f'transforms from the template to the scan: with them it places the atlas {atlas_name}. '
         'Zero where the alignment with the map was not believed',
-        'Sources': list(series.sources),
+        'Sources': [*series.sources, *_placed_by(series), _about(atlas_name)],
     }
     sink = sink_node('ds_warp', out_dir=out_dir, path=path, kind='file', metadata=metadata)
     workflow.connect(refine, 'warp', sink, 'in_file')

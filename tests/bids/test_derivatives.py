@@ -1,5 +1,6 @@
 """Names, sidecars and dataset files of the output, judged by the official validator."""
 
+import fnmatch
 import itertools
 import json
 import re
@@ -16,6 +17,7 @@ from qsmflow.bids import derivatives
 from qsmflow.bids.derivatives import derivative_path, io_spec, resolve, sidecar
 from qsmflow.bids.names import ENTITY_ORDER, parse_name
 from qsmflow.bids.query import collect
+from qsmflow.workflows import cosmos
 
 OPTIONAL = {
     **{'ses': '1', 'task': 'rest', 'acq': 'x', 'ce': 'gad', 'rec': 'y', 'run': '2', 'echo': '1'},
@@ -198,7 +200,7 @@ def test_dataset_files(tmp_path, clean_root):
     out = tmp_path / 'out put'
     written = derivatives.write_dataset_files(out, clean_root, '9.9', links={'fs': tmp_path})
     assert [Path(p).name for p in written] == [
-        *('dataset_description.json', '.bidsignore', 'descriptions.tsv')
+        *('dataset_description.json', '.bidsignore', 'descriptions.tsv', 'README')
     ]
     content = json.loads((out / 'dataset_description.json').read_text())
     assert content['DatasetType'] == 'derivative'
@@ -245,7 +247,7 @@ def write_map(root: Path, series, suffix, *, metadata=True, **keywords) -> None:
 def write_output(root: Path, series, bids_dir) -> None:
     """Write one file of every kind that the app can write."""
     derivatives.write_dataset_files(root, bids_dir, '0.1.0')
-    for suffix in ('Chimap', 'R2starmap', 'T2starmap', 'S0map', 'swi', 'minIP', 'R2primemap'):
+    for suffix in ('Chimap', 'R2starmap', 'T2starmap', 'S0map'):
         write_map(root, series, suffix)
     for space, res in (('T1w', None), ('MNI152NLin2009cAsym', None), ('MNI152NLin2009cAsym', '1')):
         extra = {'space': space} | ({'res': res} if res else {})
@@ -261,7 +263,6 @@ def write_output(root: Path, series, bids_dir) -> None:
     write_map(root, series, 'MEGRE', echo='1', part='phase', desc='unwrapped')
     for desc in ('total', 'local', 'noise'):
         write_map(root, series, 'fieldmap', desc=desc)
-    write_map(root, series, 'weights', desc='field')
     write_map(root, series, 'dseg', atlas='CIT168')
     table = derivative_path(series, suffix='dseg', extension='.tsv', atlas='CIT168')
     touch(root, table, 'index\tname\n1\tcaudate\n')
@@ -269,16 +270,12 @@ def write_output(root: Path, series, bids_dir) -> None:
     stats = derivative_path(series, suffix='stats', extension='.tsv', atlas='CIT168')
     touch(root, stats, 'name\tmean\ncaudate\t0.05\n')
     write_json(root / stats.replace('.tsv', '.json'), {'mean': {'Units': 'ppm'}})
-    for kind, extension in (('qc', '.json'), ('qc', '.tsv')):
-        path = derivative_path(series, suffix=kind, extension=extension, desc='protocol')
-        touch(root, path, '{}' if extension == '.json' else 'a\n1\n')
     for start, end, extension in (('T1w', 'GRE', '.mat'), ('T1w', 'MNI152NLin2009cAsym', '.h5')):
         keywords = {'from_': start, 'to': end, 'extension': extension}
         touch(root, derivative_path(series, suffix='xfm', **keywords))
     for extension in io_spec()['figure_extensions']:
         keywords = {'kind': 'figure', 'desc': 'planes', 'extension': extension}
         touch(root, derivative_path(series, suffix='Chimap', **keywords), '{}')
-    touch(root, derivative_path(series, suffix='crash', kind='log', extension='.txt'))
     touch(root, derivative_path(series, suffix='r', kind='report', extension='.html'))
     group = {'suffix': 'stats', 'kind': 'group', 'atlas': 'CIT168'}
     touch(root, derivative_path(series, extension='.tsv', **group), 'sub\tmean\n01\t1\n')
@@ -313,12 +310,44 @@ def test_validator_would_complain(tmp_path, clean_root):
     write_json(path, content)
     found = validate(root)
     assert any('SkullStripped' in item for item in found)
-    for pattern in ('_stats.tsv', '_xfm.', 'figures', '.html', '_swi.', 'fieldmap'):
+    for pattern in ('_stats.tsv', '_xfm.', 'figures', '.html', 'fieldmap'):
         assert any(pattern in item for item in found), pattern
 
 
 def test_clean_dataset_is_valid_bids(clean_root):
     assert validate(clean_root) == []
+
+
+def test_readme_of_others_is_kept(tmp_path, clean_root):
+    (tmp_path / 'README.md').write_text('Mine')
+    derivatives.write_dataset_files(tmp_path, clean_root, '1')
+    assert not (tmp_path / 'README').exists()
+    (tmp_path / 'README.md').rename(tmp_path / 'README')
+    derivatives.write_dataset_files(tmp_path, clean_root, '1')
+    assert (tmp_path / 'README').read_text() == 'Mine'
+
+
+def outputs_of_a_run():
+    """Return the names that a run of the app writes, which a test of the app compares."""
+    listed = Path(__file__).parents[1] / 'app/outputs.txt'
+    return [*listed.read_text().splitlines(), 'group.html', 'group_atlas-CIT168_stats.tsv']
+
+
+def test_descriptions_are_those_of_the_desc_entities_in_use(tmp_path, clean_root):
+    used = set(re.findall(r'desc-([A-Za-z0-9]+)', '\n'.join(outputs_of_a_run())))
+    used |= {output.desc for output in (cosmos._CHIMAP, cosmos._MASK)}
+    derivatives.write_dataset_files(tmp_path, clean_root, '1')
+    rows = (tmp_path / 'descriptions.tsv').read_text().splitlines()
+    assert [row.partition('\t')[0] for row in rows[1:]] == sorted(
+        f'desc-{label}' for label in used
+    )
+
+
+def test_bidsignore_names_only_what_is_written():
+    names = {part for name in outputs_of_a_run() for part in (name, *name.split('/'))}
+    for pattern in io_spec()['ignore']:
+        bare = pattern.removeprefix('**/')
+        assert any(fnmatch.fnmatch(name, bare) for name in names), pattern
 
 
 def test_every_ignored_suffix_is_in_bidsignore():

@@ -1,3 +1,4 @@
+import json
 import re
 
 import pandas as pd
@@ -30,6 +31,21 @@ def test_one_tidy_table_merged_with_participants(group):
     assert not table.duplicated(keys).any()
     assert set(table.loc[table.participant_id == 'sub-04', 'age']) == {24}
     assert (out_dir / 'group_atlas-CIT168_stats.json').is_file()
+
+
+def test_dictionary_of_the_group_has_the_words_of_the_dataset(group):
+    out_dir, participants = group
+    entry = {'Description': 'Age at the scan', 'Units': 'year'}
+    participants.with_suffix('.json').write_text(json.dumps({'age': entry}))
+    stats = next(iter(sorted(out_dir.glob('sub-*/**/anat/*_stats.json'))))
+    content = json.loads(stats.read_text())
+    content['region']['Levels'] = {'caudate': 'Caudate nucleus'}
+    stats.write_text(json.dumps(content))
+    build_group(out_dir, participants)
+    dictionary = json.loads((out_dir / 'group_atlas-CIT168_stats.json').read_text())
+    assert dictionary['age'] == entry
+    assert dictionary['sex'] == {'Description': 'Column sex of participants.tsv'}
+    assert dictionary['region']['Levels'] == {'caudate': 'Caudate nucleus'}
 
 
 def test_outliers_are_named_in_table_and_page(group):

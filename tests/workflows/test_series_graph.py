@@ -1,11 +1,13 @@
 """What series, settings and derivatives make of the graph of a run."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from nipype.pipeline.engine.utils import generate_expanded_graph
 
 from qsmflow import __version__, workflows
+from qsmflow.workflows.outputs import DETAILS
 from tests.workflows.graphs import (
     MASK_ONLY,
     NO_MASK,
@@ -203,3 +205,48 @@ def test_what_is_given_is_not_made_again():
     _, text = steps(replace(READY, t1w='/x'))
     assert text.startswith('The T1w image, its brain mask and its registration to MNI')
     assert 'by registration to the full-head template' not in text
+
+
+@pytest.mark.parametrize('t1w', [SERIES.t1w, None])
+def test_labels_name_what_placed_them(t1w):
+    """The T1w image, the transforms that are stored, and the atlas."""
+    workflow = workflows.init_qsmflow_wf(
+        series=[replace(SERIES, t1w=t1w)], settings=settings(), out_dir='/nowhere/out'
+    )
+    sinks = [n.inputs for n in real_nodes(workflow)[1] if hasattr(n.inputs, 'path')]
+    stored = {inputs.path for inputs in sinks}
+    stored |= {f'atlas-{name}_description.json' for name in ('CIT168', 'dentate')}
+    labels = {i.path: i.metadata for i in sinks if i.path.endswith('dseg.nii.gz')}
+    assert len(labels) == 2
+    for path, metadata in labels.items():
+        sources = metadata['Sources']
+        own = [uri.removeprefix('bids::') for uri in sources if uri.startswith('bids::')]
+        assert set(own) <= stored, 'each is a file of the dataset'
+        assert sum(uri.endswith('xfm.h5') for uri in own) == 1
+        assert any('_description.json' in uri for uri in own)
+        assert any('nuclei_xfm' in uri for uri in own) == ('CIT168' in path)
+        assert any('to-GRE_mode-image_xfm.txt' in uri for uri in own) == bool(t1w)
+        assert any(uri.endswith('_T1w.nii.gz') for uri in sources) == bool(t1w)
+        assert metadata['SpatialReference'] == SERIES.sources[0]
+        assert {'index', 'name', 'hemi'} & set(metadata) == {'hemi'}, 'the others are of BIDS'
+
+
+def test_sidecars_of_masks_say_what_they_are():
+    workflow = workflows.init_qsmflow_wf(
+        series=[SERIES], settings=settings(), out_dir='/nowhere/out'
+    )
+    sinks = [n.inputs for n in real_nodes(workflow)[1] if hasattr(n.inputs, 'path')]
+    masks = [inputs.metadata for inputs in sinks if inputs.path.endswith('_mask.nii.gz')]
+    assert len(masks) == 3
+    assert all(mask['Description'] and mask['SpatialReference'] for mask in masks)
+
+
+def test_keys_of_sidecars_are_documented():
+    workflow = workflows.init_qsmflow_wf(
+        series=[SERIES], settings=settings(), out_dir='/nowhere/out'
+    )
+    sinks = [n.inputs for n in real_nodes(workflow)[1] if hasattr(n.inputs, 'path')]
+    keys = {key for i in sinks if i.metadata for key in i.metadata}
+    keys |= {*DETAILS, 'Refinement', 'Orientations', 'Warnings', 'Resolution', 'Relaxometry'}
+    page = (Path(__file__).parents[2] / 'docs/outputs.md').read_text(encoding='utf-8')
+    assert not {key for key in keys if f'`{key}`' not in page}

@@ -130,6 +130,7 @@ def test_what_was_found_reaches_sidecars_and_report(n_echoes, caplog):
     for name, bipolar, unwrapping in (
         ('details', 'BipolarCorrection', 'Unwrapping'),
         ('field_details', 'BipolarCorrection', 'Unwrapping'),
+        ('local_details', 'BipolarCorrection', 'Unwrapping'),
         ('summary', 'bipolar', 'unwrapping'),
     ):
         fed = {
@@ -144,10 +145,14 @@ def test_what_was_found_reaches_sidecars_and_report(n_echoes, caplog):
             said = getattr(nodes[name].inputs, bipolar)
             assert said['Tested'] is False
             assert 'in use: 2' in said['Reason']
-    for name in ('total_field', 'local_field', 'field_noise'):
+    for name, details in (
+        ('total_field', 'field_details'),
+        ('local_field', 'local_details'),
+        ('field_noise', 'field_details'),
+    ):
         (source,) = (
             s.name
             for s, _, links in ready.in_edges(nodes[f'ds_{name}'], data='connect')
             if ('out', 'details') in links
         )
-        assert source == 'field_details'
+        assert source == details

@@ -19,7 +19,7 @@ from qsmflow import __version__
 from qsmflow.algorithms.catalog import STAGES
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/*.md')])
+PAGES = sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/*.md'), *ROOT.glob('workflows/*.md')])
 
 
 def read(name: str) -> str:
@@ -96,11 +96,22 @@ def test_citation_file():
 # --- documentation ---
 
 
+def anchors(page: Path) -> set[str]:
+    """Return the names by which the headings of a page can be linked to, as GitHub makes them."""
+    text = re.sub(r'^```.*?^```', '', page.read_text(encoding='utf-8'), flags=re.M | re.S)
+    headings = re.findall(r'^#+ (.*)', text, re.M)
+    return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
 @pytest.mark.parametrize('page', PAGES, ids=lambda path: path.name)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r'\]\(([^)#]+)\)', page.read_text(encoding='utf-8')):
-        if not target.startswith('http'):
-            assert (page.parent / target).exists(), f'{page.name}: {target}'
+    for target in re.findall(r'\]\(([^)\s]+)\)', page.read_text(encoding='utf-8')):
+        if target.startswith('http'):
+            continue
+        file, _, anchor = target.partition('#')
+        path = page.parent / file if file else page
+        assert path.exists(), f'{page.name}: {target}'
+        assert not anchor or anchor in anchors(path), f'{page.name}: {target}'
 
 
 def python_blocks() -> list:

@@ -21,6 +21,16 @@ from qsmflow.algorithms.catalog import STAGES
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/*.md'), *ROOT.glob('workflows/*.md')])
 
+#: Options of other programs, and of scripts in the source, that pages name.
+OTHERS = {
+    *('--build-arg', '--cleanenv', '--contain', '--network', '--user'),  # containers
+    *('--exclusive', '--export', '--signal'),  # sbatch
+    *('--install', '--json'),  # tools/container_test.py, benchmarks/study.py
+    *('--unwrapping-algorithm', '--bf-algorithm', '--qsm-algorithm', '--qsm-reference'),  # QSMxT
+    *('--premade', '--two-pass', '--masking-algorithm'),
+    *('--task-id', '--echo-idx'),  # fMRIPrep
+}
+
 
 def read(name: str) -> str:
     return (ROOT / name).read_text(encoding='utf-8')
@@ -134,16 +144,69 @@ def test_python_in_the_documentation(block):
                 assert hasattr(module, alias.name), f'{node.module} has no {alias.name}'
 
 
-def test_options_in_the_documentation_exist():
+def options_of_programs() -> dict[str, set[str]]:
+    """Return the options of each program, by its name."""
+    from qsmflow.cli import slurm
     from qsmflow.cli.options import build_parser
+    from qsmflow.dicom.cli import make_parser as make_dicom_parser
+    from qsmflow.phantom.cli import make_parser as make_phantom_parser
 
-    known = {name for action in build_parser()._actions for name in action.option_strings}
-    for page in PAGES:
-        text = page.read_text(encoding='utf-8')
-        commands = re.findall(r'^qsmflow (/.*(?:\\\n.*)*)', text, re.M)
-        for command in commands:
-            for flag in re.findall(r'(?<!\S)(--?[a-z][\w-]*)', command):
-                assert flag in known, f'{page.name}: {flag}'
+    slurm_parser = slurm.make_parser()
+    levels = next(action.choices for action in slurm_parser._actions if action.choices)
+    parsers = {
+        'qsmflow': [build_parser()],
+        'qsmflow-dicom': [make_dicom_parser()],
+        'qsmflow-phantom': [make_phantom_parser()],
+        'qsmflow-slurm': [slurm_parser, *levels.values()],
+    }
+    return {
+        name: {
+            option
+            for parser in own
+            for action in parser._actions
+            for option in action.option_strings
+        }
+        for name, own in parsers.items()
+    }
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Return the words of each command of a page that starts one of our programs."""
+    blocks = re.findall(r'^ *```bash\n(.*?)^ *```', page.read_text(encoding='utf-8'), re.M | re.S)
+    found = []
+    for line in '\n'.join(blocks).replace('\\\n', ' ').splitlines():
+        try:
+            words = shlex.split(line, comments=True)
+        except ValueError:
+            continue  # a text of several lines, such as a file that is written
+        names = [
+            n for n, word in enumerate(words) if re.fullmatch(r'(.*/)?qsmflow(-[a-z]+)?', word)
+        ]
+        if not names and 'run' in words:
+            names = [n for n, word in enumerate(words) if re.match(r'qsmflow(:|\.sif)', word)]
+        if names:
+            name = re.sub(r'.*/|:.*|\.sif', '', words[names[0]])
+            found.append([name, *words[names[0] + 1 :]])
+    return found
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda path: path.name)
+def test_options_in_the_documentation_exist(page):
+    known = options_of_programs()
+    for name, *words in commands(page):
+        for word in words:
+            if word == '--':
+                name = 'qsmflow'  # after it come options for the tasks
+            elif re.match(r'--?[a-z]', word):
+                assert word.partition('=')[0] in known[name], f'{page.name}: {name} {word}'
+
+
+def test_options_named_in_the_text_exist():
+    known = OTHERS.union(*options_of_programs().values())
+    for page in set(PAGES) - {ROOT / 'CHANGES.md'}:  # which names those of earlier versions
+        text = re.sub(r'^ *```.*?^ *```', '', page.read_text(encoding='utf-8'), flags=re.M | re.S)
+        for option in re.findall(r'`(--[a-z][\w-]*)[^`]*`', text):
+            assert option in known, f'{page.name}: {option}'
 
 
 def test_parameters_that_are_documented_by_hand():

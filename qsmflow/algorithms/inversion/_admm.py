@@ -139,7 +139,8 @@ def find_turns(problem, penalty, phase_scale, iterations):
     """Return a `Start` from a model that most voxels agree on.
 
     A nonlinear method that begins at zero takes a phase beyond pi for one about the next multiple
-    of 2 pi. Where the field leaves room for doubt, a fit that is convex, robust and smooth decides.
+    of 2 pi. Where the field leaves room for doubt, a fit that is convex, robust and smooth
+    decides.
     """
     largest = float(np.abs(problem.field).max())
     if iterations == 0 or largest * phase_scale <= math.pi / 2:

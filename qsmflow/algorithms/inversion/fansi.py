@@ -106,8 +106,8 @@ def nltv(
     that of the parabola with weight :math:`W^2 \sin(r) / r` about the nearest turn, for the
     present phase misfit :math:`r`: it lies above the data term and touches it there, so that the
     limits are the same with any ``mu``, and voxels of low weight need not wait. The shrinkage is
-    isotropic. The start is a fit with Huber's misfit and more smoothing; its multiples of 2 pi and weights
-    hold for four iterations.
+    isotropic. The start is a fit with Huber's misfit and more smoothing; its multiples of
+    2 pi and weights hold for four iterations.
 
     Public implementations take a weight of 2e-4 for phases, 150 iterations and the same ``tol``.
     The defaults here, and the form of the edge weights, were chosen on simulated heads at 3 T,

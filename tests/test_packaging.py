@@ -3,6 +3,7 @@
 import ast
 import importlib
 import importlib.util
+import inspect
 import re
 import shlex
 import subprocess
@@ -18,7 +19,17 @@ from qsmflow import __version__
 from qsmflow.algorithms.catalog import STAGES
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/*.md')])
+PAGES = sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/*.md'), *ROOT.glob('workflows/*.md')])
+
+#: Options of other programs, and of scripts in the source, that pages name.
+OTHERS = {
+    *('--build-arg', '--cleanenv', '--contain', '--network', '--user'),  # containers
+    *('--exclusive', '--export', '--signal'),  # sbatch
+    *('--install', '--json'),  # tools/container_test.py, benchmarks/study.py
+    *('--unwrapping-algorithm', '--bf-algorithm', '--qsm-algorithm', '--qsm-reference'),  # QSMxT
+    *('--premade', '--two-pass', '--masking-algorithm'),
+    *('--task-id', '--echo-idx'),  # fMRIPrep
+}
 
 
 def read(name: str) -> str:
@@ -95,11 +106,22 @@ def test_citation_file():
 # --- documentation ---
 
 
+def anchors(page: Path) -> set[str]:
+    """Return the names by which the headings of a page can be linked to, as GitHub makes them."""
+    text = re.sub(r'^```.*?^```', '', page.read_text(encoding='utf-8'), flags=re.M | re.S)
+    headings = re.findall(r'^#+ (.*)', text, re.M)
+    return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
 @pytest.mark.parametrize('page', PAGES, ids=lambda path: path.name)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r'\]\(([^)#]+)\)', page.read_text(encoding='utf-8')):
-        if not target.startswith('http'):
-            assert (page.parent / target).exists(), f'{page.name}: {target}'
+    for target in re.findall(r'\]\(([^)\s]+)\)', page.read_text(encoding='utf-8')):
+        if target.startswith('http'):
+            continue
+        file, _, anchor = target.partition('#')
+        path = page.parent / file if file else page
+        assert path.exists(), f'{page.name}: {target}'
+        assert not anchor or anchor in anchors(path), f'{page.name}: {target}'
 
 
 def python_blocks() -> list:
@@ -122,16 +144,89 @@ def test_python_in_the_documentation(block):
                 assert hasattr(module, alias.name), f'{node.module} has no {alias.name}'
 
 
-def test_options_in_the_documentation_exist():
+def options_of_programs() -> dict[str, set[str]]:
+    """Return the options of each program, by its name."""
+    from qsmflow.cli import slurm
     from qsmflow.cli.options import build_parser
+    from qsmflow.dicom.cli import make_parser as make_dicom_parser
+    from qsmflow.phantom.cli import make_parser as make_phantom_parser
 
-    known = {name for action in build_parser()._actions for name in action.option_strings}
-    for page in PAGES:
-        text = page.read_text(encoding='utf-8')
-        commands = re.findall(r'^qsmflow (/.*(?:\\\n.*)*)', text, re.M)
-        for command in commands:
-            for flag in re.findall(r'(?<!\S)(--?[a-z][\w-]*)', command):
-                assert flag in known, f'{page.name}: {flag}'
+    slurm_parser = slurm.make_parser()
+    levels = next(action.choices for action in slurm_parser._actions if action.choices)
+    parsers = {
+        'qsmflow': [build_parser()],
+        'qsmflow-dicom': [make_dicom_parser()],
+        'qsmflow-phantom': [make_phantom_parser()],
+        'qsmflow-slurm': [slurm_parser, *levels.values()],
+    }
+    return {
+        name: {
+            option
+            for parser in own
+            for action in parser._actions
+            for option in action.option_strings
+        }
+        for name, own in parsers.items()
+    }
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Return the words of each command of a page that starts one of our programs."""
+    blocks = re.findall(r'^ *```bash\n(.*?)^ *```', page.read_text(encoding='utf-8'), re.M | re.S)
+    found = []
+    for line in '\n'.join(blocks).replace('\\\n', ' ').splitlines():
+        try:
+            words = shlex.split(line, comments=True)
+        except ValueError:
+            continue  # a text of several lines, such as a file that is written
+        names = [
+            n for n, word in enumerate(words) if re.fullmatch(r'(.*/)?qsmflow(-[a-z]+)?', word)
+        ]
+        if not names and 'run' in words:
+            names = [n for n, word in enumerate(words) if re.match(r'qsmflow(:|\.sif)', word)]
+        if names:
+            name = re.sub(r'.*/|:.*|\.sif', '', words[names[0]])
+            found.append([name, *words[names[0] + 1 :]])
+    return found
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda path: path.name)
+def test_options_in_the_documentation_exist(page):
+    known = options_of_programs()
+    for name, *words in commands(page):
+        for word in words:
+            if word == '--':
+                name = 'qsmflow'  # after it come options for the tasks
+            elif re.match(r'--?[a-z]', word):
+                assert word.partition('=')[0] in known[name], f'{page.name}: {name} {word}'
+
+
+def test_options_named_in_the_text_exist():
+    known = OTHERS.union(*options_of_programs().values())
+    for page in set(PAGES) - {ROOT / 'CHANGES.md'}:  # which names those of earlier versions
+        text = re.sub(r'^ *```.*?^ *```', '', page.read_text(encoding='utf-8'), flags=re.M | re.S)
+        for option in re.findall(r'`(--[a-z][\w-]*)[^`]*`', text):
+            assert option in known, f'{page.name}: {option}'
+
+
+def test_parameters_that_are_documented_by_hand():
+    rows = re.findall(
+        r'^\| `(qsmflow\.algorithms\.\S+)\.(\w+)` \|.*?\|.*\| (`.*?`) \|.*\|$',
+        read('docs/methods.md'),
+        re.M,
+    )
+    assert {name for _, name, _ in rows} == {
+        'remove_bipolar', 'remove_phase_offset', 'remove_slice_offsets', 'cosmos'
+    }  # fmt: skip
+    own = ('weights', 'polarity', 'return_history')  # data and what is returned, not choices
+    for module, name, cell in rows:
+        signature = inspect.signature(getattr(importlib.import_module(module), name))
+        expected = [
+            f'`{key}={parameter.default!r}`'
+            for key, parameter in signature.parameters.items()
+            if parameter.default is not parameter.empty and key not in own
+        ]
+        assert cell.split(', ') == expected, name
 
 
 def test_tables_are_fresh():
@@ -152,8 +247,8 @@ def test_every_citation_is_in_the_bibliography():
         for method in methods.values():
             for key in method.citations:
                 entry = entries[key]
-                excused = entry['kind'] == 'inproceedings' or entry.get('note') == 'no DOI'
-                assert excused or entry['doi']
+                excused = entry.get('note') in ('no DOI', 'DOI not verified')
+                assert excused or entry['kind'] == 'inproceedings' or entry['doi']
 
 
 # --- demo and tests from the top ---

@@ -31,9 +31,9 @@ def init_chimap_from_files_wf(
     reconstruction_wf = init_reconstruction_wf(
         te=te, f0=imaging_frequency(field_strength), mask_file=mask
     )
-    door = reconstruction_wf.inputs.inputnode
-    door.magnitude_files = [str(Path(path).absolute()) for path in magnitude]
-    door.phase_files = [str(Path(path).absolute()) for path in phase]
+    inputnode = reconstruction_wf.inputs.inputnode
+    inputnode.magnitude_files = [str(Path(path).absolute()) for path in magnitude]
+    inputnode.phase_files = [str(Path(path).absolute()) for path in phase]
     ds_chimap = Node(DerivativesSink(out_dir=out_dir, path='chimap.nii.gz'), name='ds_chimap')
     workflow.connect([(reconstruction_wf, ds_chimap, [('outputnode.chimap', 'in_file')])])
     return workflow

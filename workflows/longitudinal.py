@@ -29,11 +29,11 @@ def init_longitudinal_wf(*, sessions: list[tuple], te: list, f0: float, out: str
         wf = init_reconstruction_wf(te=te, f0=f0, mask_file=mask, name=f'session_{number}_wf')
         wf.inputs.inputnode.magnitude_files, wf.inputs.inputnode.phase_files = [magnitude], [phase]
         own, other = ('in_file', 'in_mask', 'reference'), ('t1w', 't1w_mask', 'in_file')
-        image, brain, door = own if number == 1 else other
+        image, brain, field = own if number == 1 else other
         workflow.connect(wf, 'outputnode.first_magnitude', register, image)
         workflow.connect(wf, 'outputnode.mask', register, brain)
         for key, node in move.items():
-            workflow.connect(wf, f'outputnode.{key}', node, door)
+            workflow.connect(wf, f'outputnode.{key}', node, field)
             sink = DerivativesSink(out_dir=out, path=f'session-{number}_{key}.nii.gz')
             last = (wf, f'outputnode.{key}') if number == 1 else (node, 'out_file')
             workflow.connect(*last, Node(sink, name=f'ds_{number}_{key}'), 'in_file')

@@ -2,8 +2,8 @@
 
 python workflows/swap_a_stage.py TOTAL_FIELD MASK OUT
 
-A stage is a workflow with a tag and two doors. Any workflow that has the tag ``dipole_inversion``,
-takes ``local_field``, ``mask`` and ``weights``, and gives ``chimap``, can stand in for it.
+Any workflow that has the tag ``dipole_inversion``, the fields ``local_field``, ``mask`` and
+``weights`` in its inputnode, and ``chimap`` in its outputnode, can stand in for that stage.
 """
 
 import sys

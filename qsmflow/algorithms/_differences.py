@@ -2,7 +2,7 @@
 
 A difference changes slowly in space, but for a few places. It is therefore unwrapped on cells of
 about 2 mm instead of voxels, which costs an eighth at 1 mm; each voxel then takes the multiple of
-2 pi that is nearest its cell. Where a cell holds more than half a turn its sum is small, and the
+2 pi that is nearest its cell. Where a cell holds more than pi its sum is small, and the
 region growing visits it last.
 """
 

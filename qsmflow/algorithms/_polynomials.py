@@ -1,4 +1,4 @@
-"""Robust fit of polynomials in space to angles that are known up to turns."""
+"""Robust fit of polynomials in space to angles that are known up to multiples of 2 pi."""
 
 from typing import NamedTuple
 
@@ -66,7 +66,7 @@ def fit_angles(sums, design, basis, start, clusters):
     basis : ndarray of float, shape (C, P)
         Monomials :math:`X` at each sum.
     start : ndarray of float, shape (K, P)
-        First coefficients, right to within half a turn in most places.
+        First coefficients, right to within pi in most places.
     clusters : ndarray of int, shape (C,)
         Part of space that each sum lies in. Residuals of one part may depend on each other, as
         anatomy makes them; the standard errors allow for that.

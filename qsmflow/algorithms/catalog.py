@@ -318,7 +318,7 @@ STAGES: dict[str, dict[str, Method]] = {
             'inversion.strategies:superposed',
             'superposed inversion of strong sources',
             'find strong sources first, and invert what is left without their field',
-            ('wei2015',),
+            ('sun2016', 'wei2015'),
         ),
     ),
     'relaxometry': _stage(

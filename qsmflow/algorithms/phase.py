@@ -121,7 +121,7 @@ def identify_scaling(raw_min, raw_max, *, integer=False, units=None):
 
     The known ranges are those of vendors and converters: -pi..pi and 0..2 pi rad, 0..4095 and
     -4096..4095 (Siemens), -500..500 and -3142..3142 mrad (Philips), -180..180 and 0..360 degrees.
-    The measured extremes are never stretched to a full turn: that would be wrong by any factor
+    The measured extremes are never stretched to 2 pi: that would be wrong by any factor
     whenever the data do not span one.
 
     Parameters
@@ -179,7 +179,7 @@ def _scaling_note(rule, low, high, units):
     if rule == 'siemens-signed' and low < -4096:
         notes.append('background is marked by -8192, which becomes 0 rad')
     if rule == 'rad' and high - low < 0.9 * _TURN:
-        notes.append(f'values fill only {(high - low) / _TURN:.0%} of a turn')
+        notes.append(f'values span only {(high - low) / _TURN:.0%} of 2 pi')
     return '; '.join(notes)
 
 

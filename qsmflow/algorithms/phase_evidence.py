@@ -55,7 +55,7 @@ def neighbour_coherence(values, region, span):
     region : ndarray of bool, shape (X, Y, Z)
         Voxels that count; pairs of equal values (blanked background) do not.
     span : float
-        What makes a turn, in the unit of ``values``.
+        What makes 2 pi, in the unit of ``values``.
 
     Returns
     -------
@@ -86,7 +86,7 @@ def noise_contrast(values, guide):
     Parameters
     ----------
     values : ndarray of float, shape (X, Y, Z)
-        Image that may be a phase; its range is taken as a turn.
+        Image that may be a phase; its range is taken as 2 pi.
     guide : ndarray of float, shape (X, Y, Z)
         Image that may be a magnitude.
 
@@ -183,7 +183,7 @@ def slow_phase_spread(phase, magnitude=None):
     r"""Measure how much the part of the phase that varies slowly in space spreads.
 
     The signal is averaged as complex numbers in cells of an eighth of the object. The background
-    field spreads their phases over whole turns; a high-pass filter leaves them all near zero.
+    field spreads their phases over 2 pi and more; a high-pass filter leaves them all near zero.
 
     Parameters
     ----------
@@ -261,9 +261,9 @@ def slice_steps(phase, magnitude=None, axis=2):
 def singular_lines(phase, magnitude, voxel_size, later_phase=None):
     r"""Find lines of singularities deep in the object, where the coils were combined wrongly.
 
-    Fringe lines with an open end turn around a line through several slices. They are there at
+    Fringe lines with an open end wind around a line through several slices. They are there at
     echo time zero, so that the difference of two echoes is free of them; where the field changes
-    by more than half a turn from voxel to voxel, the difference is singular too.
+    by more than pi from voxel to voxel, the difference is singular too.
 
     Parameters
     ----------

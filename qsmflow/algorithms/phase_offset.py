@@ -62,7 +62,7 @@ def remove_phase_offset(phase, magnitude, mask, voxel_size, *, te, sigma=10.0):
     echoes cannot tell them apart.
 
     The difference is unwrapped on cells of up to 2 mm. In a voxel where that fails, because the
-    difference changes by more than half a turn within a cell, the raw offset is wrong, but
+    difference changes by more than pi within a cell, the raw offset is wrong, but
     outvoted by those around it.
 
     References

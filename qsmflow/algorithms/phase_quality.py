@@ -15,7 +15,7 @@ _TURN = np.float32(2 * math.pi)
 
 
 def singularities(phase, mask, *, axis=None):
-    r"""Count, for each voxel, the closed loops through it around which the phase turns.
+    r"""Count, for each voxel, the closed loops through it around which the phase winds.
 
     The differences of a continuous phase add up to zero around any loop. Around a singularity,
     the wrapped differences of neighbours along a loop of 2 x 2 voxels add up to :math:`2\pi` or
@@ -56,7 +56,7 @@ def singularities(phase, mask, *, axis=None):
 
     Examples
     --------
-    A phase that turns once around an axis:
+    A phase that winds once around an axis:
 
     >>> x, y, z = np.mgrid[-2:3, -2:3, 0:3] + 0.5
     >>> count = singularities(np.arctan2(y, x), np.ones((5, 5, 3), bool))
@@ -104,7 +104,7 @@ def _mark_loops(phase, mask, wanted, loops):
                         continue
                     p, q = phase[i, j, k], phase[i + di, j + dj, k + dk]
                     r, s = phase[fi, fj, fk], phase[i + ei, j + ej, k + ek]
-                    # The plain differences cancel around the loop: the turns taken off remain.
+                    # The plain differences cancel around the loop: the multiples of 2 pi remain.
                     if _turns(p, q) + _turns(q, r) + _turns(r, s) + _turns(s, p) != 0:
                         loops[i, j, k] |= 1 << a
 
@@ -146,10 +146,11 @@ def unwrapping_failed(
     It failed if more than ``share`` of the mask has
 
     - a relative residual above ``largest``, or no residual that is finite; or
-    - turns that disagree: in most of the echoes after the first,
+    - multiples of :math:`2\pi` that disagree: in most of the echoes after the first,
       :math:`\mathrm{round}\bigl((\varphi_j - \varphi_0 - k_j f)/2\pi\bigr)` is not zero. This
-      finds a first echo that is wrong by turns where whole ratios of echo times hide it from
-      the residual. It needs ``unwrapped_phase``, ``total_field``, ``te`` and ``f0``.
+      finds a first echo that is wrong by multiples of :math:`2\pi` where whole ratios of echo
+      times hide it from the residual. It needs ``unwrapped_phase``, ``total_field``, ``te`` and
+      ``f0``.
 
     Parameters
     ----------
@@ -172,7 +173,7 @@ def unwrapping_failed(
         excludes voxels by.
     share : float, optional
         Share of the mask that may be bad. This package's choice: in simulated heads at 3 T and
-        7 T it is 0.5 to 2.5 %, and above 40 % where half of the head is off by a turn.
+        7 T it is 0.5 to 2.5 %, and above 40 % where half of the head is off by 2 pi.
 
     Returns
     -------
@@ -186,7 +187,7 @@ def unwrapping_failed(
     ------
     ValueError
         If shapes differ, the mask is empty, ``largest`` or ``share`` is not between 0 and 1, or
-        part of what the turns need is missing.
+        part of what the comparison of the echoes needs is missing.
 
     Notes
     -----
@@ -219,7 +220,7 @@ def unwrapping_failed(
     if residual_share > share:
         reasons.append(f'the residual exceeds {largest:g} in {residual_share:.0%} of the mask')
     if turn_share is not None and turn_share > share:
-        reasons.append(f'the turns of most echoes disagree in {turn_share:.0%} of the mask')
+        reasons.append(f'most echoes are off by multiples of 2 pi in {turn_share:.0%} of the mask')
     info = {
         'residual_share': residual_share,
         'turn_share': turn_share,
@@ -229,14 +230,15 @@ def unwrapping_failed(
 
 
 def _turn_share(unwrapped_phase, total_field, phase_offset, mask, te, f0):
-    """Return the share of the mask in which most echoes are off by turns, or None."""
+    """Return the share of the mask in which most echoes are off by multiples of 2 pi, or None."""
     needed = {'unwrapped_phase': unwrapped_phase, 'total_field': total_field, 'te': te, 'f0': f0}
     missing = [name for name, value in needed.items() if value is None]
     if len(missing) == len(needed):
         return None
     if missing:
         raise ValueError(
-            f'the turns of the echoes need {", ".join(needed)}; {", ".join(missing)} is missing.'
+            f'to compare the echoes by multiples of 2 pi, {", ".join(needed)} are needed; '
+            f'{", ".join(missing)} is missing.'
         )
     te = check_echoes(unwrapped_phase, None, mask, te)
     if te.size < 2:
@@ -246,6 +248,6 @@ def _turn_share(unwrapped_phase, total_field, phase_offset, mask, te, f0):
     offset = 0 if phase_offset is None else np.asarray(phase_offset, np.float32)[voxels.mask]
     wrong = np.zeros(len(voxels), np.int32)
     for phase, k in zip(voxels.gather(unwrapped_phase), radians_per_ppm(te, f0), strict=True):
-        # NaN is no turn: the residual knows of it.
+        # NaN is no multiple of 2 pi: the residual knows of it.
         wrong += np.abs(phase - offset - np.float32(k) * field) > math.pi
     return float(np.mean(2 * wrong > te.size - 1))

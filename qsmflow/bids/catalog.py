@@ -70,7 +70,7 @@ FINDINGS: dict[str, FindingKind] = {
     'A11': _kind(
         'phase was unwrapped before',
         'E',
-        'more than 1 % beyond a turn, and no wraps; --phase-scale rad-unwrapped wraps it again',
+        'more than 1 % beyond −π to π, and no wraps; --phase-scale rad-unwrapped wraps it again',
     ),
     'A12': _kind(
         'phase was high-pass filtered',
@@ -97,7 +97,7 @@ FINDINGS: dict[str, FindingKind] = {
     'A16': _kind(
         'a real or imaginary image is named phase',
         'E',
-        'ImageType says so, or its air is no noise that fills a turn',
+        'ImageType says so, or its air is no noise from −π to π',
     ),
     'A17': _kind(
         'real and imaginary images', 'EX', 'combined to magnitude and phase; both must be there'
@@ -147,7 +147,7 @@ FINDINGS: dict[str, FindingKind] = {
         'wraps were interpolated; prefer ND series',
     ),
     'SAT': _kind(
-        'phase does not fill a turn',
+        'phase does not span 2π',
         'W',
         'taken as radians because Units says so; check the values',
     ),

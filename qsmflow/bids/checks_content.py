@@ -16,7 +16,7 @@ from qsmflow.io import load_volume
 MAX_NONFINITE = 1e-3  #: fraction of the object's voxels that may be NaN or infinite
 MANY_ZEROS = 0.2  #: fraction of exact zeros in a phase that shows masked or defaced data
 FEW_RADIANS = math.pi  #: a range below this may come from a header scaling that counts twice
-NEARLY_A_TURN = 0.9 * 2 * math.pi  #: less than this is no whole turn
+NEARLY_A_TURN = 0.9 * 2 * math.pi  #: less than this does not span 2 pi
 #: Row of the catalogue that each rule of ``identify_scaling`` handles.
 _SCALING_ROWS = {
     'rad-2pi': ('A07', 'phase from 0 to 2 pi'),
@@ -131,7 +131,7 @@ def determine_scaling(
         Rule with the range over all echoes; None if no known rule fits.
     findings : list of Finding
         ``A01`` to ``A08`` the rule, ``A09`` none fits, ``A10`` contradiction of ``Units``,
-        ``SAT`` radians that do not fill a turn.
+        ``SAT`` radians that do not span 2 pi.
     """
     used = [facts[source.relative] for source in phases]
     low = min(fact.minimum for fact in used)
@@ -171,7 +171,7 @@ def _check_each_range(
 ) -> list[Finding]:
     """Check whether one file is scaled by its header otherwise than the rest (``SAT``).
 
-    Early echoes need not fill a turn. But if one does not, and its header scales it otherwise than
+    Early echoes need not span 2 pi. But if one does not, and its header scales it otherwise than
     those that do, the scaling is the likelier reason.
     """
     turns = [scaling.slope * (fact.maximum - fact.minimum) / (2 * math.pi) for fact in used]
@@ -182,7 +182,7 @@ def _check_each_range(
         shared = any(math.isclose(slope, other, rel_tol=1e-5) for other in full)
         if turn <= 0.9 and full and not shared:
             evidence = {'scl_slope': slope, 'others': full[0], 'turns': round(turn, 3)}
-            message = 'the phase of this file does not fill a turn, and its header scales it alone'
+            message = 'the phase of this file does not span 2 pi, and its header scales it alone'
             remedy = 'Convert the series again with one scaling for all echoes.'
             findings.append(Finding('SAT', 'WARN', message, source.relative, evidence, remedy))
     return findings
@@ -200,7 +200,7 @@ def _without_flag(facts: Sequence[ImageFacts], units: str | None) -> PhaseScalin
 
 
 def _scaling_used(scaling: PhaseScaling, name: str, facts: Sequence[ImageFacts]) -> list[Finding]:
-    """Name the row of the catalogue that a rule handles; none for a full turn in radians."""
+    """Name the row of the catalogue that a rule handles; none for 2 pi in radians."""
     low, high = scaling.raw_min, scaling.raw_max
     evidence = {'minimum': low, 'maximum': high, 'rule': scaling.rule}
     flagged = sum(fact.flagged for fact in facts)
@@ -213,7 +213,7 @@ def _scaling_used(scaling: PhaseScaling, name: str, facts: Sequence[ImageFacts])
     if scaling.rule == 'rad':
         if high - low > NEARLY_A_TURN:
             return []
-        message = 'the phase does not fill a turn; it is taken as radians because Units says so'
+        message = 'the phase does not span 2 pi; it is taken as radians because Units says so'
         remedy = 'If the map is too weak or too strong, give --phase-scale.'
         return [Finding('SAT', 'WARN', message, name, evidence, remedy)]
     code, what = _SCALING_ROWS.get(scaling.rule, ('A05', 'phase in units of the vendor'))

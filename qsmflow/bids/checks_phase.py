@@ -24,7 +24,7 @@ BEYOND_A_TURN = 0.01  #: share of voxels beyond -pi to pi of a phase that was un
 FEW_JUMPS = 1e-4  #: share of jumps between neighbours, below which a phase has no wraps
 FILTERED = 0.12  #: spread of the slow phase, below which it was filtered out
 UNFILTERED = 0.25  #: spread above which it was not
-FILLED = 0.9 * 2 * math.pi  #: range, in rad, of phase that fills a turn
+FILLED = 0.9 * 2 * math.pi  #: range, in rad, of phase that spans 2 pi
 #: Imaging frequency times echo time, in MHz s, from which an unfiltered phase must spread: a
 #: background of 0.05 ppm then gives 0.4 rad.
 SLOW_PHASE_FROM = 1.3
@@ -118,7 +118,7 @@ def check_roles(images: SeriesImages) -> list[Finding]:
         return [_error('A18', message, source, found, remedy)]
     share = evidence.air_concentration(phase, magnitude)
     if share > CONCENTRATED:
-        message = 'is named phase, but its air is not noise that fills a turn: it seems to be a '
+        message = 'is named phase, but its air is not noise from -pi to pi: it seems to be a '
         message += 'real or imaginary image'
         remedy = 'Rename it to part-real or part-imag; both are needed.'
         found = {'air_with_one_value': share, 'of_phase': 0.1}
@@ -141,7 +141,7 @@ def check_unwrapped(images: SeriesImages, integer: bool) -> list[Finding]:
         'beyond_a_turn': beyond,
         'jumps': jumps,
     }
-    message = 'goes beyond a turn and has no wraps: it was unwrapped before, or is a field map'
+    message = 'goes beyond -pi to pi and has no wraps: it was unwrapped before, or is a field map'
     remedy = (
         'Export the wrapped phase. If the values are unwrapped radians that nothing else was '
         'done to, give --phase-scale rad-unwrapped.'
@@ -188,7 +188,7 @@ def check_phase(
         evidence.slow_phase_spread(first, magnitude),
         evidence.slow_phase_spread(last, images.magnitude(-1)),
     ]
-    # Phase of a wrong scale spreads too little as well, but does not fill a turn.
+    # Phase of a wrong scale spreads too little as well, but does not span 2 pi.
     filled = float(np.ptp(last)) > FILLED
     findings = check_filter(images.source(0), spreads, f0 * te[-1] if filled else 0.0, force)
     steps = evidence.slice_steps(first, magnitude)

@@ -462,7 +462,7 @@ def _add_execution(parser) -> None:
         ),
         ('--dry-run', 'dry_run', 'check the dataset, print what would be done, and stop'),
         ('--stop-on-first-crash', 'stop_on_first_crash', 'stop at the first failure'),
-        ('--write-graph', 'write_graph', 'draw the workflow graph into the log folder'),
+        ('--write-graph', 'write_graph', 'draw the workflow graph into the folder logs/<run>'),
         (
             '--reports-only',
             'reports_only',
@@ -476,7 +476,7 @@ def _add_execution(parser) -> None:
         (
             '--resource-monitor',
             'resource_monitor',
-            'write peak memory and time of each step into the log folder',
+            'write peak memory and time of each step into the folder logs/<run>',
         ),
         (
             '--sloppy',

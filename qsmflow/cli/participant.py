@@ -293,7 +293,7 @@ def _outcome(name: str, needed: tuple[str, ...], failures, monitor: progress.Mon
 
 def _step_failed(item, monitor: progress.Monitor) -> Finding:
     """Return what is said of a node that failed."""
-    see = f'See {item.crash_file or "the log"}'
+    see = f'See {item.crash_file or "the messages of the run (standard error)"}'
     others = monitor.ended or 'other series are not concerned'
     return Finding('E110', 'ERROR', f'{item.node}: {item.reason}', remedy=f'{see}; {others}.')
 

@@ -45,7 +45,7 @@ def phase_units(phases: Iterable[Converted]) -> str:
     -------
     {'rad', 'arbitrary'}
         The two that BIDS knows. The range over all echoes decides, by the rules that the app
-        itself applies; radians that do not fill a turn cannot be told from other units, and are
+        itself applies; radians that do not span 2 pi cannot be told from other units, and are
         arbitrary.
     """
     facts = [image.facts for image in phases]

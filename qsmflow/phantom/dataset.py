@@ -25,7 +25,7 @@ BIDS_VERSION = '1.10.0'
 #: Folder of the truth inside the dataset.
 TRUTH = Path('derivatives') / 'phantom-truth'
 
-#: Phase is stored as integers; this many steps are half a turn.
+#: Phase is stored as integers; this many steps are pi.
 PHASE_STEPS = 4096
 
 #: Truth maps: entity part of the name and suffix, key, unit, description.

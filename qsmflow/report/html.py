@@ -264,7 +264,7 @@ def _failed_checks(summary: Mapping) -> list[dict[str, str]]:
 def _unfinished(one: Mapping[str, str]) -> dict[str, str]:
     """Return a series that was not finished, or a note on the run, as what must be seen first."""
     note = one['status'] == 'note'
-    reason = one['reason'] or 'see the log'
+    reason = one['reason'] or 'see the messages of the run (standard error)'
     return {
         'level': 'WARN' if note else 'ERROR',
         'message': reason if note else f'{one["status"].capitalize()}: {reason}',

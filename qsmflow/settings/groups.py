@@ -310,7 +310,7 @@ class ExecutionSettings:
     boilerplate_only : bool
         Write the methods text only.
     resource_monitor : bool
-        Write peak memory and time of each step into the log folder.
+        Write peak memory and time of each step into ``logs/<run>``.
     sloppy : bool
         Trade quality for speed, for trials: preset ``fast``, coarse registrations.
     debug : bool

@@ -18,7 +18,7 @@ from qsmflow.workflows.common import given, sink_node
 from qsmflow.workflows.outputs import Output, output_sidecar
 from qsmflow.workflows.susceptibility import REFERENCE_SENTENCES
 
-#: Input doors that take a list, and the outputs of a reconstruction that fill them.
+#: Fields of the inputnode that take a list, and the outputs of a reconstruction that fill them.
 LISTS = {
     'magnitudes': 'first_magnitude',
     'brain_masks': 'mask',
@@ -192,12 +192,12 @@ def add_cosmos(
     """
     part = Workflow(name=name)
     cosmos_wf = init_cosmos_wf(n=len(group.series), **options)
-    for door, field in LISTS.items():
-        gather = Node(Merge(len(series_wfs)), name=f'gather_{door}')
-        part.connect(gather, 'out', cosmos_wf, f'inputnode.{door}')
+    for key, field in LISTS.items():
+        gather = Node(Merge(len(series_wfs)), name=f'gather_{key}')
+        part.connect(gather, 'out', cosmos_wf, f'inputnode.{key}')
         for number, series_wf in enumerate(series_wfs, 1):
             source = f'reconstruction_wf.outputnode.{field}'
-            workflow.connect(series_wf, source, part, f'gather_{door}.in{number}')
+            workflow.connect(series_wf, source, part, f'gather_{key}.in{number}')
     if has_r2star:
         source = 'reconstruction_wf.outputnode.r2star'
         workflow.connect(series_wfs[0], source, part, 'cosmos_wf.inputnode.r2star')

@@ -89,7 +89,7 @@ def test_unknown_ranges_are_refused(low, high, integer, units):
         (0, 4095, 'rad', 'siemens-unsigned', 'Units is "rad"'),
         (-3.1415, 3.1415, 'arbitrary', 'rad', 'values are radians'),
         (-8192, 4094, 'arbitrary', 'siemens-signed', '-8192'),
-        (-1.2, 1.1, 'rad', 'rad', 'of a turn'),
+        (-1.2, 1.1, 'rad', 'rad', 'of 2 pi'),
         (-3.1415, 3.1415, 'rad', 'rad', None),
     ],
 )

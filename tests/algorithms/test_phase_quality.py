@@ -154,7 +154,7 @@ def test_half_a_first_echo_off_by_a_turn_is_found(te):
     failed, info = judge(sequential, phase, mask, te)
     assert failed is True
     assert info['turn_share'] == pytest.approx(0.5, abs=0.05)
-    assert 'turns of most echoes disagree' in info['reason']
+    assert 'most echoes are off by multiples of 2 pi' in info['reason']
     # The residual alone sees it only where the ratio of echo times is not whole.
     assert (info['residual_share'] > 0.4) is (te is TIMES['uneven'])
 

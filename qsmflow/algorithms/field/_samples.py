@@ -166,7 +166,7 @@ def _second_differences(data):
 def single_echo(data):
     """Return the field map of one echo: its phase over that of 1 ppm.
 
-    No second echo contradicts a phase that is wrong by a turn, so that neighbours must: a voxel
+    No second echo contradicts a phase that is wrong by 2 pi, so that neighbours must: a voxel
     loses its weight where the phase is rough by about a radian.
     """
     noise = noise_in_space(data)

@@ -28,7 +28,7 @@ def averaged(unwrapped_phase, magnitude, mask, voxel_size, *, te, f0, weighting=
     .. math:: f = \frac{\sum_j w_j \varphi_j / k_j}{\sum_j w_j}
 
     with the phase of 1 ppm, :math:`k_j = 2\pi f_0\, TE_j`. The phase offset must have been
-    removed, and every echo unwrapped: a turn too much in one echo pulls the field.
+    removed, and every echo unwrapped: 2 pi too much in one echo pulls the field.
 
     Parameters
     ----------

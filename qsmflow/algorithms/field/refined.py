@@ -41,7 +41,7 @@ def refined(
     correction :math:`p` of it in each voxel, and :math:`c_j^2 = 2.5^2 (1/w_j + 0.08^2)`, beyond
     which an echo counts for less and less [1]_. Each step solves the two normal equations of the
     linearised signal [2]_; it is halved, up to three times, until the objective falls, and a voxel
-    whose objective does not fall keeps what it has. A field that starts wrong by a turn therefore
+    whose objective does not fall keeps what it has. A field that starts wrong by 2 pi therefore
     stays so.
 
     Parameters

@@ -40,7 +40,7 @@ def sequential(unwrapped_phase, magnitude, mask, voxel_size, *, te, f0, sigma=4.
     weight of its signal-to-noise ratio, times
     :math:`(1 + e_j^2 / (2.5\,s_j)^2)^{-2}` [1]_ for the standard deviation :math:`s_j` of
     :math:`e_j` expected. An echo that disagrees, because it was dephased, is so left out softly
-    instead of pulling the field by a turn. :math:`k_j` is the phase of 1 ppm at echo :math:`j`.
+    instead of pulling the field by 2 pi. :math:`k_j` is the phase of 1 ppm at echo :math:`j`.
 
     The phase offset :math:`\varphi_0` is refined in turn: the intercepts of weighted lines
     through the residuals of each voxel are smoothed with their inverse variance, normalised in

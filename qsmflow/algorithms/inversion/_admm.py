@@ -114,11 +114,11 @@ class Admm:
         return change
 
 
-# --- full turns of the phase -------------------------------------------------------------------
+# --- multiples of 2 pi -------------------------------------------------------------------------
 
 #: Parameters of the start: Huber's bend and the weight of total variation, in ppm, and mu, rho.
 _BEND, _SMOOTH, _MU, _RHO = 0.02, 1e-3, 0.3, 0.01
-#: Iterations that keep the turns and weights of the start.
+#: Iterations that keep the multiples of 2 pi and the weights of the start.
 _KEPT = 4
 
 
@@ -126,8 +126,8 @@ _KEPT = 4
 class Start:
     """What a nonlinear method begins with.
 
-    The field is that without the full turns of its misfit to a first model, and `phase` what is
-    left of this misfit, in rad; both are None where no turns are in doubt.
+    The field is that without the multiples of 2 pi of its misfit to a first model, and `phase`
+    what is left of this misfit, in rad; both are None where no multiples are in doubt.
     """
 
     field: np.ndarray | None
@@ -138,8 +138,9 @@ class Start:
 def find_turns(problem, penalty, phase_scale, iterations):
     """Return a `Start` from a model that most voxels agree on.
 
-    A nonlinear method that begins at zero takes a phase beyond half a turn for one of the next
-    turn. Where the field leaves room for doubt, a fit that is convex, robust and smooth decides.
+    A nonlinear method that begins at zero takes a phase beyond pi for one about the next multiple
+    of 2 pi. Where the field leaves room for doubt, a fit that is convex, robust and smooth
+    decides.
     """
     largest = float(np.abs(problem.field).max())
     if iterations == 0 or largest * phase_scale <= math.pi / 2:

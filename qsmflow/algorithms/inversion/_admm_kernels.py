@@ -13,7 +13,7 @@ _TURN = np.float32(2 * math.pi)
 _PER_TURN = np.float32(0.5 / math.pi)
 _ZERO, _HALF, _ONE, _TWO = (np.float32(value) for value in (0, 0.5, 1, 2))
 _TINY = np.float32(1e-30)
-#: Taylor coefficients in the squared argument; exact in float32 up to a quarter turn.
+#: Taylor coefficients in the squared argument; exact in float32 up to pi / 2.
 _SINC = tuple(np.float32((-1) ** n / math.factorial(2 * n + 1)) for n in range(6))
 _COS = tuple(np.float32((-1) ** n / math.factorial(2 * n)) for n in range(7))
 

@@ -20,7 +20,7 @@ _SINE = tuple(np.float32((-1) ** n / math.factorial(2 * n + 1)) for n in range(6
 @njit(cache=True, inline='always')
 def _sine(x):
     # The library's sine takes longer than a Fourier transform, as it works on one number at a
-    # time. Folded to a quarter turn, the series is good to single precision.
+    # time. Folded to pi / 2, the series is good to single precision.
     x -= np.rint(x * _PER_TURN) * _TURN
     x = max(min(x, _HALF_TURN - x), -_HALF_TURN - x)
     x2 = x * x

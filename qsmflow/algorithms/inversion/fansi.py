@@ -41,8 +41,8 @@ def nltv(
         + \lambda \sum_v | w_v \nabla\chi |_v + \tfrac{\beta}{2} \| \nabla^2 h \|^2_M
 
     The misfit of complex phases [1]_ nears that of the field where it is small, counts a voxel
-    less the further off it is, and knows the field up to full turns of the phase only: voxels
-    that were unwrapped wrongly do no harm.
+    less the further off it is, and knows the field up to multiples of 2 pi of the phase only:
+    voxels that were unwrapped wrongly do no harm.
 
     Parameters
     ----------
@@ -76,8 +76,8 @@ def nltv(
         ADMM parameters of the splits of the field, the gradient and the Laplacian. They change
         the way to the solution, not the solution.
     start_iter : int, optional
-        Iterations that decide full turns beforehand, where a phase in the mask exceeds a quarter
-        turn. Zero leaves them out: then sources with phases beyond half a turn may be lost.
+        Iterations that decide multiples of 2 pi beforehand, where a phase in the mask exceeds
+        pi / 2. Zero leaves them out: then sources with phases beyond pi may be lost.
     pad : int, optional
         Voxels added on each side of the mask's bounding box.
     max_iter : int, optional
@@ -106,8 +106,8 @@ def nltv(
     that of the parabola with weight :math:`W^2 \sin(r) / r` about the nearest turn, for the
     present phase misfit :math:`r`: it lies above the data term and touches it there, so that the
     limits are the same with any ``mu``, and voxels of low weight need not wait. The shrinkage is
-    isotropic. The start is a fit with Huber's misfit and more smoothing; its turns and weights
-    hold for four iterations.
+    isotropic. The start is a fit with Huber's misfit and more smoothing; its multiples of
+    2 pi and weights hold for four iterations.
 
     Public implementations take a weight of 2e-4 for phases, 150 iterations and the same ``tol``.
     The defaults here, and the form of the edge weights, were chosen on simulated heads at 3 T,
@@ -197,7 +197,7 @@ def whqsm(
     mu, rho, mu_harmonic : float, optional
         ADMM parameters of the splits of the field, the gradient and the Laplacian.
     start_iter : int, optional
-        Iterations that decide full turns beforehand, as in `nltv`.
+        Iterations that decide multiples of 2 pi beforehand, as in `nltv`.
     pad : int, optional
         Voxels added on each side of the mask's bounding box.
     max_iter : int, optional
@@ -320,7 +320,7 @@ def nltgv(
     mu, rho : float, optional
         ADMM parameters of the splits of the field and of both derivatives.
     start_iter : int, optional
-        Iterations that decide full turns beforehand, with total variation, as in `nltv`.
+        Iterations that decide multiples of 2 pi beforehand, with total variation, as in `nltv`.
     pad : int, optional
         Voxels added on each side of the mask's bounding box.
     max_iter : int, optional

@@ -56,8 +56,8 @@ def l1qsm(
     phase_scale : float, optional
         Phase :math:`s` of 1 ppm, in rad; 16 is that at 3 T and 20 ms.
     nonlinear : bool, optional
-        Take the misfit of complex phases, which knows the field up to full turns only. Without,
-        the misfit is :math:`|d * \chi - f|`, which it nears where it is small.
+        Take the misfit of complex phases, which knows the field up to multiples of 2 pi only.
+        Without, the misfit is :math:`|d * \chi - f|`, which it nears where it is small.
     reg_weight : float, optional
         Weight :math:`\lambda` of total variation, without unit: about that of `nltv` over the
         standard deviation of the field's noise. Larger is smoother.
@@ -68,8 +68,8 @@ def l1qsm(
         ADMM parameters of the splits of the field and the gradient, in 1/ppm. They change the
         way to the solution, not the solution.
     start_iter : int, optional
-        Iterations that decide full turns beforehand, where a phase in the mask exceeds a quarter
-        turn. Zero leaves them out.
+        Iterations that decide multiples of 2 pi beforehand, where a phase in the mask exceeds
+        pi / 2. Zero leaves them out.
     pad : int, optional
         Voxels added on each side of the mask's bounding box.
     max_iter : int, optional

@@ -49,7 +49,7 @@ def medi(
         + \lambda \| M_G \nabla \chi \|_1
 
     The nonlinear data term [2]_ compares signals of phase :math:`s f`: noise counts as it does in
-    the complex image, and a field wrong by a whole turn does no harm. :math:`M_G` is 0 on the
+    the complex image, and a field wrong by 2 pi does no harm. :math:`M_G` is 0 on the
     edges of the magnitude, where the susceptibility may jump at no cost, and 1 elsewhere
     [1]_ [3]_.
 
@@ -70,7 +70,7 @@ def medi(
         penalty is plain total variation.
     phase_scale : float, optional
         Phase :math:`s` of 1 ppm, in rad: 16 is 3 T at 20 ms. It says from where on the field
-        counts as a turn; the balance of the terms does not depend on it.
+        counts as 2 pi; the balance of the terms does not depend on it.
     reg_weight : float, optional
         Weight :math:`\lambda` of the penalty, in ppm. Larger is smoother. MEDI's own
         :math:`\lambda_M` multiplies the data term instead, with susceptibility in rad of the

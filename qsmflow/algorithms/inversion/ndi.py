@@ -34,8 +34,8 @@ def ndi(
     .. math:: \min_\chi \tfrac12 \| W (e^{i s d * \chi} - e^{i s f}) \|^2 / s^2
         + \tfrac{\lambda}{2} \| \chi \|^2
 
-    from zero [1]_. The data term compares signals of phase :math:`s f`, so that an error of a
-    whole turn in the field, such as from wrong unwrapping, does no harm.
+    from zero [1]_. The data term compares signals of phase :math:`s f`, so that an error of
+    2 pi in the field, such as from wrong unwrapping, does no harm.
 
     **The number of iterations is what regularises.** What the dipole kernel passes well comes in
     the first of them, noise near its cone of zeros in the later ones: the error falls and then

@@ -185,8 +185,8 @@ def superposed(
     r"""Find strong sources, invert the field without theirs, and lay the two over each other.
 
     For haemorrhages, calcifications and the like, whose streaks hide their surroundings [1]_.
-    An inversion with total variation so strong that only they are left, cut at ``threshold``
-    from the median, gives the strong sources :math:`\chi_s`; then
+    An inversion with total variation so strong that only they are left [2]_, cut at
+    ``threshold`` from the median, gives the strong sources :math:`\chi_s`; then
 
     .. math:: \chi = \chi_s + \operatorname{invert}(f - d * \chi_s)
 
@@ -249,6 +249,7 @@ def superposed(
     References
     ----------
     .. [1] Sun H, et al. Magn Reson Med 2016;76:781-791.
+    .. [2] Wei H, et al. NMR Biomed 2015;28:1294-1303. doi:10.1002/nbm.3383
 
     Examples
     --------

@@ -171,8 +171,8 @@ def tgv_from_phase(
     r"""Invert the wrapped phase of one echo in one step, with total generalised variation.
 
     As :func:`tgv`, with the Laplacian of the field from differences of neighbouring voxels that
-    are wrapped to half a turn: nothing has to be unwrapped. Where the phase changes by less than
-    half a turn between neighbours the result is that of the unwrapped field. The values of
+    are wrapped to -pi to pi: nothing has to be unwrapped. Where the phase changes by less than
+    pi between neighbours the result is that of the unwrapped field. The values of
     ``reg_weight`` and ``erosions`` are this package's choice, on simulated heads.
 
     Parameters

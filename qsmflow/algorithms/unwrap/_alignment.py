@@ -82,7 +82,7 @@ def align_to_itself(box, reference, magnitude, regions):
 
 
 def align_to_prediction(box, own, regions, expected):
-    """Bring each part to within half a turn of a prediction, by its median, in place."""
+    """Bring each part to within pi of a prediction, by its median, in place."""
     away = expected - own
     known = ~np.isnan(away)
     away, part = away[known], regions.label[known]

@@ -105,7 +105,7 @@ def _gather_magnitude(volumes, echo, mask, origin, out):
 
 @njit(cache=True, parallel=True)
 def write_echoes(volumes, references, source, ratio, template, mask, origin, shape, out):
-    """Bring each echo to within half a turn of a reference, in rad, and write it to ``out``.
+    """Bring each echo to within pi of a reference, in rad, and write it to ``out``.
 
     Echo ``e`` follows ``ratio[e]`` times the list ``references[source[e]]``. A voxel that the
     reference of the template does not know is NaN in all echoes.

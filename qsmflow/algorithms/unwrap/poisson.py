@@ -16,7 +16,7 @@ def laplacian(phase, magnitude, mask, voxel_size, *, te, template=0, individual=
 
     The Laplacian of the true phase follows from the wrapped one, :math:`\varphi_w` [1]_. Here it
     is the divergence of the wrapped steps :math:`W(\cdot)` between neighbours,
-    which is right wherever no true step exceeds half a turn, and it is inverted with the cosine
+    which is right wherever no true step exceeds pi, and it is inverted with the cosine
     transform [2]_. Steps across the edge of the mask :math:`M` do not count, which alters the
     harmonic field there: a fallback where
     :func:`~qsmflow.algorithms.unwrap.romeo` fails.

@@ -41,12 +41,12 @@ class Study:
         defects.write_image(self.mask, defects.companions.head().astype(np.uint8))
         (folder / 'out/sub-01').mkdir(parents=True)
 
-    def run(self, work='work'):
+    def run(self, *options, work='work'):
         """Run the reconstruction; return the steps that were run, by name, and how often."""
         launch = defects.Launch(self.dataset, self.patch)
         launch.work = self.folder / work
         launch.steps = [program.step(program.fail, 'so_that_it_runs')]
-        launch.options += [*METHODS, '--mask', str(self.mask)]
+        launch.options += [*METHODS, '--mask', str(self.mask), *options]
         launch.graph = reconstruction_alone
         before = self.steps(work)
         assert launch.run() == 0
@@ -104,7 +104,7 @@ def test_other_content_repeats_what_depends_on_it(study, what):
     relaxometry = _relaxometry(study)
     assert study.run() == every - independent
     assert (_relaxometry(study) == relaxometry) is (what == 'phase'), 'R2* needs no phase'
-    study.run('another')
+    study.run(work='another')
     assert study.maps() == study.maps('another')
 
 
@@ -118,3 +118,14 @@ def test_another_version_repeats_everything(study, monkeypatch):
     assert study.run() == every
     assert before.items() <= study.steps().items(), 'those of the other version are kept'
     assert study.run() == set()
+
+
+def test_a_clean_work_folder_repeats_everything(study):
+    """What else lies in the folder stays; steps of another version go too."""
+    every = {path.parent.name for path in study.steps()}
+    (study.folder / 'work/notes.txt').touch()
+    old = study.folder / 'work/qsmflow-0.0.9/qsmflow_wf/sub_01_wf'
+    old.mkdir(parents=True)
+    assert study.run('--clean-workdir') == every
+    assert (study.folder / 'work/notes.txt').exists()
+    assert not old.exists()

@@ -345,10 +345,11 @@ def test_rigid_motion_is_recovered_twice_alike(tmp_path, coarse_head):
             fixed_mask=coarse_head.brain,
             resolution=4.0,
             starts=('center_of_mass',),
+            seed=seed,
         )
-        for name in ('one', 'two')
+        for name, seed in (('one', 5), ('two', 5), ('three', 6))
     ]
-    first, second = results
+    first, second, other = results
     assert first.passed, first.check
     matrix = registration.read_affine(first.forward)
     index = np.argwhere(coarse_head.brain)[::50]
@@ -358,8 +359,9 @@ def test_rigid_motion_is_recovered_twice_alike(tmp_path, coarse_head):
     product = registration.read_affine(first.inverse) @ matrix
     np.testing.assert_allclose(product, np.eye(4), atol=1e-3)
     for way in ('forward', 'inverse'):
-        texts = [Path(getattr(result, way)).read_text() for result in (first, second)]
+        texts = [Path(getattr(result, way)).read_text() for result in (first, second, other)]
         assert texts[0] == texts[1]
+        assert texts[0] != texts[2], 'another seed draws other points'
     json.dumps(first.check)
 
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,7 +17,7 @@ from qsmflow.bids.findings import EXIT_DATA, DatasetError, Finding
 from qsmflow.bids.grouping import Failure, Image, assemble_groups, group_images, unrelated
 from qsmflow.bids.index import make_index, open_index
 from qsmflow.bids.inheritance import resolve_sidecars
-from qsmflow.bids.names import IMAGE_EXTENSIONS, is_usable_name, parse_name
+from qsmflow.bids.names import is_usable_name
 from qsmflow.bids.series import GRESeries, SeriesOptions
 
 
@@ -144,7 +144,7 @@ def collect(
     )
     everything = _images(layout, root, labels)
     images = [image for image in everything if request.takes_session(image.session)]
-    chosen = selection.narrow(images, request)
+    chosen = selection.narrow(images, request, root)
     candidates, contradictions = resolve_sidecars(chosen, root, broken)
     groups, misnamed, findings = group_images(candidates)
     findings += undescribed
@@ -187,20 +187,13 @@ def _images(layout, root: Path, labels: Sequence[str]) -> list[Image]:
     """
     known = {str(file.path): file for file in layout.get_files().values()}
     images = []
-    for label in labels:
-        folder = root / f'sub-{label}'
-        paths = [*folder.glob('anat/*.nii*'), *folder.glob('ses-*/anat/*.nii*')]
-        for path in sorted(paths):
-            entities, suffix, extension = parse_name(path.name)
-            if extension not in IMAGE_EXTENSIONS or path.name.startswith('.'):
-                continue
-            file = known.get(str(path))
-            relative = path.relative_to(root).as_posix()
-            # A folder of such a name is told when it is read.
-            if file is None and is_usable_name(relative) and not path.is_dir():
-                raise RuntimeError(f'{relative} was not indexed; please report this')
-            metadata = {} if file is None else dict(file.get_metadata())
-            images.append(Image(str(path), relative, entities, suffix, metadata))
+    for image in selection.named_images(root, labels):
+        file = known.get(image.path)
+        # A folder of such a name is told when it is read.
+        if file is None and is_usable_name(image.relative) and not Path(image.path).is_dir():
+            raise RuntimeError(f'{image.relative} was not indexed; please report this')
+        metadata = {} if file is None else dict(file.get_metadata())
+        images.append(replace(image, metadata=metadata))
     return images
 
 
@@ -232,13 +225,14 @@ def _refuse(
         'magnitude beside them; check names and labels.'
     )
     evidence: dict[str, Any] = {'dataset': root.name}
+    told = [finding for _, found in without for finding in found]
     if asked := str(request):
-        there = [item.evidence.get('series', ()) for item in findings if item.code == 'E91']
+        missed = [item for item in (*told, *findings) if item.code == 'E91']
+        there = [item.evidence.get('series', ()) for item in missed]
         evidence |= {
             'asked_for': asked,
             'series': sorted(name for names in there for name in names),
         }
-    told = [finding for _, found in without for finding in found]
     told = [finding for finding in told if finding.code != 'B28']  # it says the same
     finding = Finding('E90', 'FATAL', message, evidence=evidence, remedy=remedy)
     raise DatasetError([finding, *told, *findings], EXIT_DATA)

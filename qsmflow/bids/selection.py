@@ -1,7 +1,8 @@
 """What a request takes of a dataset, and what becomes of participants of whom it takes nothing."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from qsmflow.bids import checks_dataset, filters
 from qsmflow.bids.findings import EXIT_USAGE, DatasetError, Finding
 from qsmflow.bids.grouping import Failure, Image
-from qsmflow.bids.names import looks_like_gre
+from qsmflow.bids.names import IMAGE_EXTENSIONS, looks_like_gre, parse_name
 from qsmflow.bids.series import series_name
 
 
@@ -42,11 +43,18 @@ class Request:
         run_label: Iterable[str] | None,
         query: Mapping[str, Any],
     ) -> 'Request':
-        """Return a request; a session that no participant has is refused (``E91``)."""
+        """Return a request; a session that no participant of the dataset has is refused (``E91``).
+
+        One that only others have is no error: each task of an array has one participant.
+        """
         sessions = None
         if session_label is not None:
             available = {ses for label in labels for ses in checks_dataset.sessions(root, label)}
-            chosen = checks_dataset.choose_labels(session_label, available, 'session', 'ses-')
+            wanted = [str(label) for label in session_label]
+            if {label.removeprefix('ses-') for label in wanted} - available:
+                everyone = checks_dataset.subjects(root)
+                available |= {s for sub in everyone for s in checks_dataset.sessions(root, sub)}
+            chosen = checks_dataset.choose_labels(wanted, available, 'session', 'ses-')
             sessions = tuple(chosen)
         acq, run = (None if some is None else tuple(some) for some in (acq_label, run_label))
         return cls(sessions, acq, run, query)
@@ -66,7 +74,7 @@ class Request:
         return '; '.join(parts)
 
 
-def narrow(images: Sequence[Image], request: Request) -> list[Image]:
+def narrow(images: Sequence[Image], request: Request, root: Path) -> list[Image]:
     """Keep the gradient-echo images of a request.
 
     Parameters
@@ -75,6 +83,8 @@ def narrow(images: Sequence[Image], request: Request) -> list[Image]:
         Of the sessions that are asked for.
     request : Request
         What is asked for.
+    root : Path
+        Root of the dataset: labels that only other participants have are no error.
 
     Returns
     -------
@@ -83,7 +93,7 @@ def narrow(images: Sequence[Image], request: Request) -> list[Image]:
     Raises
     ------
     DatasetError
-        ``E91`` with exit code 2 if filter or labels fit no image of any participant.
+        ``E91`` with exit code 2 if the filter fits no image, or a label none of the dataset.
     """
     chosen = [image for image in images if looks_like_gre(image.name)]
     kept = [image for image in chosen if filters.matches(image.relative, request.query)]
@@ -94,15 +104,90 @@ def narrow(images: Sequence[Image], request: Request) -> list[Image]:
     for key, what, labels in (('acq', 'acquisition', request.acq), ('run', 'run', request.run)):
         if labels is None:
             continue
-        available = {image.entities[key] for image in chosen if key in image.entities}
-        if key == 'run':  # run-01 and run-1 are one label to its user
-            padded = {label.lstrip('0') or '0': label for label in available}
-            labels = [
-                padded.get(str(n).removeprefix('run-').lstrip('0') or '0', n) for n in labels
-            ]
-        kept = checks_dataset.choose_labels(labels, available, what, f'{key}-')
+        available = _labels_of(chosen, key)
+        wanted = _as_written(labels, available, key)
+        if not set(wanted) <= available:
+            others = named_images(root, checks_dataset.subjects(root))
+            available |= _labels_of((o for o in others if looks_like_gre(o.name)), key)
+            wanted = _as_written(labels, available, key)
+        kept = checks_dataset.choose_labels(wanted, available, what, f'{key}-')
         chosen = [image for image in chosen if image.entities.get(key) in kept]
     return chosen
+
+
+def _labels_of(images: Iterable[Image], key: str) -> set[str]:
+    return {image.entities[key] for image in images if key in image.entities}
+
+
+def _as_written(labels: Iterable[str], available: set[str], key: str) -> list[str]:
+    """Return labels without prefix; run-01 and run-1 are one label to its user."""
+    bare = [str(label).removeprefix(f'{key}-') for label in labels]
+    if key != 'run':
+        return bare
+    padded = {label.lstrip('0') or '0': label for label in available}
+    return [padded.get(label.lstrip('0') or '0', label) for label in bare]
+
+
+def named_images(root: Path, labels: Iterable[str]) -> Iterator[Image]:
+    """Yield all images in the ``anat`` folders of participants by their names, without metadata.
+
+    Parameters
+    ----------
+    root : Path
+        Root of the dataset.
+    labels : iterable of str
+        Participants, without prefix.
+    """
+    for label in labels:
+        folder = root / f'sub-{label}'
+        paths = [*folder.glob('anat/*.nii*'), *folder.glob('ses-*/anat/*.nii*')]
+        for path in sorted(paths):
+            entities, suffix, extension = parse_name(path.name)
+            if extension in IMAGE_EXTENSIONS and not path.name.startswith('.'):
+                relative = path.relative_to(root).as_posix()
+                yield Image(str(path), relative, entities, suffix, {})
+
+
+def passed_over(
+    bids_dir: str | os.PathLike,
+    labels: Sequence[str],
+    *,
+    session_label: Iterable[str] | None = None,
+    acq_label: Iterable[str] | None = None,
+    run_label: Iterable[str] | None = None,
+    bids_filter: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Finding]:
+    """Say which participants have nothing of what is asked for, by the names of their files alone.
+
+    Parameters
+    ----------
+    bids_dir : path-like
+        Root of a raw BIDS dataset.
+    labels : sequence of str
+        Participants, without prefix.
+    session_label, acq_label, run_label, bids_filter
+        As of :func:`qsmflow.bids.collect`.
+
+    Returns
+    -------
+    list of Finding
+        ``E91`` for each of them; ``file`` is the participant's folder. Those without any
+        gradient-echo data are not among them: that is a fault of theirs.
+
+    Raises
+    ------
+    DatasetError
+        ``E91`` with exit code 2 if no participant has what is asked for.
+    """
+    root = Path(os.path.abspath(bids_dir))
+    query = filters.check_filters(bids_filter).get('megre', {})
+    request = Request.of(root, labels, session_label, acq_label, run_label, query)
+    everything = list(named_images(root, labels))
+    images = [image for image in everything if request.takes_session(image.session)]
+    chosen = narrow(images, request, root)
+    served = {image.entities.get('sub') for image in chosen}
+    unserved = [label for label in labels if label not in served]
+    return sort_out(unserved, everything, chosen, request, root, named=False)[1]
 
 
 def sort_out(

@@ -180,6 +180,7 @@ def _write(options: argparse.Namespace, words: list[str]) -> int:
     check_methods(settings)
     root, _ = check_dataset(options.bids_dir, not settings.bids.skip_bids_validation)
     labels = choose_labels(options.participant_label, subjects(root), 'participant', 'sub-')
+    labels = _concerned(settings, labels)
     mem_mb = math.ceil(1024 * options.mem) if options.mem else needed_mb(settings, labels)
     plan = Plan(
         bids_dir=options.bids_dir,
@@ -255,6 +256,37 @@ def _settings_of_task(options: argparse.Namespace, words: list[str]) -> Settings
                 'with it'
             )
     return settings
+
+
+def _concerned(settings: Settings, labels: list[str]) -> list[str]:
+    """Return the participants who have what is asked for, and say who has not.
+
+    A task of theirs could only fail, each time it is submitted, and keep the group level waiting.
+
+    Raises
+    ------
+    ValueError
+        If there is no such participant.
+    """
+    from qsmflow.bids.filters import read_filter_file
+    from qsmflow.bids.selection import passed_over
+
+    given = settings.bids
+    found = passed_over(
+        given.bids_dir,
+        labels,
+        session_label=list(given.session_label) or None,
+        acq_label=list(given.acq_label) or None,
+        run_label=list(given.run_label) or None,
+        bids_filter=read_filter_file(given.bids_filter_file) if given.bids_filter_file else None,
+    )
+    for finding in found:
+        print(f'note: {finding}')
+    left_out = {finding.file.removeprefix('sub-') for finding in found}
+    kept = [label for label in labels if label not in left_out]
+    if not kept:
+        raise ValueError('no participant has what the options after -- ask for; correct them')
+    return kept
 
 
 def needed_mb(settings: Settings, labels: list[str]) -> int:

@@ -17,7 +17,7 @@ from nipype.interfaces.base import (
 )
 
 from qsmflow import atlas, io, registration
-from qsmflow.interfaces.base import VolumeInterface
+from qsmflow.interfaces.base import SEED, VolumeInterface
 from qsmflow.interfaces.findings import (
     POSSIBLE_ML,
     brain_findings,
@@ -50,6 +50,7 @@ class _BrainExtractionInputSpec(BaseInterfaceInputSpec):
     template_mask = File(exists=True, desc='its brain mask')
     resolution = traits.Float(3.0, usedefault=True, desc='working voxel of the last stage, mm')
     starts = _STARTS
+    seed = SEED
 
 
 class _BrainExtractionOutputSpec(TraitedSpec):
@@ -87,7 +88,7 @@ class BrainExtraction(VolumeInterface):
 
     def _options(self) -> dict:
         """Return the options that are set."""
-        options = {'resolution': self.inputs.resolution}
+        options = {'resolution': self.inputs.resolution, 'seed': self.inputs.seed}
         if isdefined(self.inputs.template):
             options['head'] = io.load_volume(self.inputs.template)
         if isdefined(self.inputs.template_mask):
@@ -103,6 +104,7 @@ class _RegisterInputSpec(BaseInterfaceInputSpec):
     lesion = File(exists=True, desc='mask of what the target does not have, on any grid')
     resolution = traits.Float(2.0, usedefault=True, desc='working voxel, mm')
     starts = _STARTS
+    seed = SEED
 
 
 class _RegisterOutputSpec(TraitedSpec):
@@ -132,6 +134,7 @@ class _Register(VolumeInterface):
             fixed_mask=io.load_mask(self.inputs.in_mask, like=image),
             moving_mask=None if target_mask is None else target_mask.data > 0.5,
             resolution=self.inputs.resolution,
+            seed=self.inputs.seed,
             **options,
         )
         suffix = Path(result.forward).suffix

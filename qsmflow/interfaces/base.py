@@ -6,11 +6,16 @@ from pathlib import Path
 import numpy as np
 from nipype.interfaces.base import SimpleInterface, isdefined, traits
 
-from qsmflow import io
+from qsmflow import io, registration
 
 #: A trait for the direction of the main field, where the affine does not tell.
 B0_DIR = traits.Tuple(
     *(traits.Float(),) * 3, desc='main field in array axes; by default as the affine says'
+)
+
+#: A trait for what registrations draw: which points of the images they compare.
+SEED = traits.Int(
+    registration.SEED, usedefault=True, desc='seed of the sampling of mutual information'
 )
 
 

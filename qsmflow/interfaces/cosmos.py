@@ -17,7 +17,7 @@ from nipype.interfaces.base import (
 from qsmflow import io, registration
 from qsmflow.algorithms.cosmos import POOR_CONDITIONING, cosmos, cosmos_conditioning
 from qsmflow.bids.findings import Finding
-from qsmflow.interfaces.base import VolumeInterface
+from qsmflow.interfaces.base import SEED, VolumeInterface
 
 #: Largest deviation of an entry of a rigid transform's matrix from the nearest rotation.
 RIGID_TOLERANCE = 0.01
@@ -31,6 +31,7 @@ class _RegisterOrientationInputSpec(BaseInterfaceInputSpec):
     masks = InputMultiObject(File(exists=True), mandatory=True, desc='brain mask of each')
     number = traits.Int(mandatory=True, desc='which one to register, counted from 0')
     resolution = traits.Float(2.0, usedefault=True, desc='working voxel, mm')
+    seed = SEED
 
 
 class _RegisterOrientationOutputSpec(TraitedSpec):
@@ -58,6 +59,7 @@ class RegisterOrientation(SimpleInterface):
             fixed_mask=reference[1],
             moving_mask=orientation[1],
             resolution=self.inputs.resolution,
+            seed=self.inputs.seed,
         )
         self._results['transform'] = result.forward
         self._results['check'] = result.check | {'target': 'the first orientation'}

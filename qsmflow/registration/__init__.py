@@ -1,7 +1,7 @@
 """Registration: brain extraction, GRE to T1w to template, labels and maps resampled.
 
 Images go in and come out as :class:`~qsmflow.io.Volume`; transforms stay on disk as ITK files.
-Everything runs in one thread and with a fixed seed: the same images give the same transforms.
+Everything runs in one thread and with a given seed: the same images give the same transforms.
 antspyx is imported when it is first needed.
 
 A registration starts from the centres of mass, so that the origin of a scan has no say. A number
@@ -10,6 +10,7 @@ all is kept with ``passed = False`` when none is good enough: flagged, not hidde
 """
 
 from qsmflow.registration.adapter import (
+    SEED,
     from_ants,
     read_affine,
     resample,
@@ -43,6 +44,7 @@ from qsmflow.registration.nuclei import refine_alignment, unmoved
 
 __all__ = [
     'MIN_SCORE',
+    'SEED',
     'STARTS',
     'RegistrationResult',
     'check_transforms',

@@ -1,7 +1,7 @@
 """The only home of antspyx: images in and out, transforms on disk, the optimiser, resampling.
 
 Images are handed over as arrays with their affine, so ANTs never reads a NIfTI header and cannot
-choose another of its affines. Everything runs in one thread and with a fixed seed.
+choose another of its affines. Everything runs in one thread and with a given seed.
 """
 
 import os
@@ -13,7 +13,7 @@ import numpy as np
 from qsmflow.io import Volume
 from qsmflow.registration.hdf5 import remove_times
 
-#: Seed of the metric's sampling.
+#: Seed of the metric's sampling where none is given.
 SEED = 42
 
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -171,7 +171,9 @@ _STAGES = {
 }
 
 
-def optimise(fixed, moving, stages, initial, prefix, *, fixed_mask=None, moving_mask=None):
+def optimise(
+    fixed, moving, stages, initial, prefix, *, fixed_mask=None, moving_mask=None, seed=SEED
+):
     """Run antsRegistration over named stages.
 
     Parameters
@@ -186,6 +188,8 @@ def optimise(fixed, moving, stages, initial, prefix, *, fixed_mask=None, moving_
         Stem of the files that are written.
     fixed_mask, moving_mask : ants.ANTsImage, optional
         Where the metric is evaluated.
+    seed : int, optional
+        Seed of the metric's sampling.
 
     Returns
     -------
@@ -207,7 +211,7 @@ def optimise(fixed, moving, stages, initial, prefix, *, fixed_mask=None, moving_
         args += ['--convergence', f'[{iterations},1e-6,10]']
         args += ['--shrink-factors', shrink, '--smoothing-sigmas', smooth]
         args += ['--masks', f'[{masks[0]},{masks[1]}]']
-    args += ['--float', '1', '--collapse-output-transforms', '1', '--random-seed', str(SEED)]
+    args += ['--float', '1', '--collapse-output-transforms', '1', '--random-seed', str(seed)]
     args += ['--write-composite-transform', str(int(warp)), '--output', str(prefix)]
     ants.registration(args, None)
     if warp:

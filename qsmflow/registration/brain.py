@@ -63,6 +63,7 @@ def extract_brain(
     head_mask: Volume | None = None,
     starts: tuple[str, ...] = tuple(STARTS),
     resolution: float = RESOLUTION,
+    seed: int = adapter.SEED,
 ) -> tuple[np.ndarray, dict]:
     """Find the brain by registering a full-head template to the image.
 
@@ -81,6 +82,8 @@ def extract_brain(
         Keys of ``STARTS``, in the order in which they are tried.
     resolution : float, optional
         Working voxel of the last stage, in mm.
+    seed : int, optional
+        Seed of the sampling of mutual information.
 
     Returns
     -------
@@ -103,11 +106,11 @@ def extract_brain(
         mask = foreground(magnitude.data)
         return mask, _verdict('skull-stripped', 1.0, _volume_ml(mask, magnitude), 1.0)
     head, head_mask = _template(head, head_mask)
-    pair = _Pair.prepare(magnitude, head, None, None, COARSE_RESOLUTION)
+    pair = _Pair.prepare(magnitude, head, None, None, COARSE_RESOLUTION, seed=seed)
     attempts: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         start, initial = _search_brain(pair, head_mask, starts, folder, attempts)
-        transform, score = _refine(magnitude, head, head_mask, initial, folder, resolution)
+        transform, score = _refine(magnitude, head, head_mask, initial, folder, resolution, seed)
         here = adapter.resample(head_mask, magnitude, [transform]).data
         coverage = _coverage(magnitude, head_mask, initial, folder)
     mask = here > 0.5
@@ -214,7 +217,7 @@ def _search_brain(pair: _Pair, head_mask: Volume, starts, folder: str, attempts:
 
 
 def _refine(
-    magnitude, head, head_mask, initial: str, folder: str, resolution: float
+    magnitude, head, head_mask, initial: str, folder: str, resolution: float, seed: int
 ) -> tuple[str, float]:
     """Register again around the brain and return the transform and its similarity."""
     found = adapter.resample(head_mask, magnitude, [initial]).data > 0.5
@@ -227,7 +230,7 @@ def _refine(
     metric_mask = adapter.mask_to_ants(inside)
     stages = ('affine_light', 'syn_light')
     files = adapter.optimise(
-        grid, other, stages, initial, f'{folder}/brain_', fixed_mask=metric_mask
+        grid, other, stages, initial, f'{folder}/brain_', fixed_mask=metric_mask, seed=seed
     )
     moved = adapter.apply(other, grid, [files[0]], 'linear')
     return files[0], local_similarity(fixed.data, moved, inside.data)

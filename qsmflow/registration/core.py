@@ -124,9 +124,12 @@ class _Pair:
     moving: Volume
     moving_mask: Volume
     excluded: np.ndarray | None = None
+    seed: int = adapter.SEED
 
     @classmethod
-    def prepare(cls, fixed, moving, fixed_mask, moving_mask, resolution, excluded=None):
+    def prepare(
+        cls, fixed, moving, fixed_mask, moving_mask, resolution, excluded=None, seed=adapter.SEED
+    ):
         """Bring both images to the working resolution, and what is not compared with them."""
         if excluded is None or not np.any(excluded):
             excluded = None
@@ -136,7 +139,8 @@ class _Pair:
         here = working_image(fixed, resolution, mask=fixed_mask)
         if excluded is not None:
             excluded = resample_mask(Volume(excluded, fixed.affine), here[0])
-        return cls(*here, *working_image(moving, resolution, mask=moving_mask), excluded)
+        there = working_image(moving, resolution, mask=moving_mask)
+        return cls(*here, *there, excluded, seed)
 
     def region(self, margin: float = 6.0) -> np.ndarray:
         """Return the object of ``fixed`` with a rim of ``margin`` mm, without what is excluded."""
@@ -170,6 +174,7 @@ class _Pair:
             initial,
             prefix,
             fixed_mask=mask,
+            seed=self.seed,
         )
 
 
@@ -207,6 +212,7 @@ def register(
     resolution: float = RESOLUTION,
     starts: tuple[str, ...] = tuple(STARTS),
     min_score: float = MIN_SCORE,
+    seed: int = adapter.SEED,
 ) -> RegistrationResult:
     """Register ``moving`` to ``fixed``.
 
@@ -240,6 +246,8 @@ def register(
         Keys of ``STARTS``, in the order in which they are tried.
     min_score : float, optional
         See :func:`registration_check`.
+    seed : int, optional
+        Seed of the sampling of mutual information.
 
     Returns
     -------
@@ -267,8 +275,8 @@ def register(
     _check_arguments(kind, metric, starts, fixed_mask, moving_mask)
     both = fixed_mask is not None and moving_mask is not None
     masks = (fixed_mask, moving_mask) if both else (fixed_mask, None)
-    coarse = _Pair.prepare(fixed, moving, *masks, COARSE_RESOLUTION, lesion)
-    fine = _Pair.prepare(fixed, moving, *masks, resolution, lesion)
+    coarse = _Pair.prepare(fixed, moving, *masks, COARSE_RESOLUTION, lesion, seed)
+    fine = _Pair.prepare(fixed, moving, *masks, resolution, lesion, seed)
     masked = fixed_mask is not None or fine.excluded is not None
     stages = (*_KINDS[kind], f'syn_{metric}') if kind == 'syn' else _KINDS[kind]
     groups = [starts[:FIRST_STARTS], starts[FIRST_STARTS:]]

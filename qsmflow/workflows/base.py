@@ -92,6 +92,17 @@ def coarsen(workflow: Workflow) -> None:
             node.inputs.resolution = SLOPPY_RESOLUTION
 
 
+def seed_registrations(workflow: Workflow, seed: int) -> None:
+    """Give every registration of a workflow the seed of what it draws.
+
+    It is an input of the node, so that another seed repeats what another one gave.
+    """
+    for name in workflow.list_node_names():
+        inputs = workflow.get_node(name).inputs
+        if 'seed' in inputs.copyable_trait_names():
+            inputs.seed = seed
+
+
 def init_subject_wf(*, series: Sequence[GRESeries], settings: Settings, out_dir: str) -> Workflow:
     """Build the graph for the series of one subject; series share what is made of a T1w image.
 
@@ -141,6 +152,7 @@ def init_subject_wf(*, series: Sequence[GRESeries], settings: Settings, out_dir:
     if settings.reconstruction.cosmos:
         for group in orientation_groups(series):
             _add_cosmos(workflow, group, series_wfs, settings, out_dir)
+    seed_registrations(workflow, settings.execution.random_seed)
     return workflow
 
 
@@ -217,6 +229,7 @@ def init_series_wf(*, series: GRESeries, settings: Settings, out_dir: str) -> Wo
     if anatomy:
         _add_anatomy(workflow, reconstruction_wf, series, settings, out_dir, methods, fields)
     _add_reportlets(workflow, reconstruction_wf, series, settings, out_dir, methods, fields)
+    seed_registrations(workflow, settings.execution.random_seed)
     return workflow
 
 

@@ -290,6 +290,37 @@ def test_a_participant_that_was_named_must_have_what_was_asked_for(sessions, req
     assert collection.exit_code == 1
 
 
+@pytest.mark.parametrize('request_', REQUESTS[:2])
+def test_a_participant_alone_is_told_what_it_has_not(sessions, request_):
+    """As a task of an array is, whose line is the same for all participants."""
+    with pytest.raises(DatasetError) as caught:
+        collect(sessions.root, participant_label=['02'], **request_)
+    assert [f.code for f in caught.value.findings] == ['E90', 'E91']
+    assert caught.value.findings[1].file == 'sub-02'
+    assert caught.value.findings[0].evidence['series'] == ['sub-02_ses-pre']
+    assert caught.value.exit_code == 65
+
+
+@pytest.mark.parametrize(
+    'request_',
+    [
+        {'session_label': ['ses-pre', 'post']},
+        {'session_label': ['pre'], 'acq_label': ['lo', 'hi']},
+        {'session_label': ['pre'], 'run_label': ['1', 'run-2']},
+    ],
+)
+def test_a_participant_alone_may_have_a_part_of_what_was_asked_for(sessions, request_):
+    write_series(sessions, '02', ses='pre', extra='_acq-lo_run-01')
+    write_series(sessions, '01', ses='pre', extra='_acq-hi_run-02')
+    collection = collect(sessions.root, participant_label=['02'], **request_)
+    assert {(item.subject, item.session) for item in collection.series} == {('02', 'pre')}
+    assert not collection.failed
+    (key,) = request_.keys() - ({'session_label'} if len(request_) > 1 else set())
+    with pytest.raises(DatasetError, match=r'E91.*has no \w+ .typo.') as caught:
+        collect(sessions.root, participant_label=['02'], **request_ | {key: ['typo']})
+    assert caught.value.exit_code == 2
+
+
 def test_a_session_without_gre_of_a_participant_without_any_is_a_fault(sessions):
     for path in sessions.root.glob('sub-02/ses-pre/anat/*MEGRE*'):
         path.unlink()

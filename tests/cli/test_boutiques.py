@@ -223,11 +223,28 @@ def launch(place, monkeypatch):
 
 def test_example_to_dry_run(capsys, launch, place):
     """The least example, with the folders that are there, is a run that would work."""
-    example, _ = in_process(capsys, 'example', FILE)
-    assert set(json.loads(example)) >= {'bids_dir', 'analysis_level'}
-    done = launch(dry_run=True, skip_bids_validation=True)
+    text, _ = in_process(capsys, 'example', FILE)
+    example = json.loads(text)
+    invocation = completed(example, place)
+    assert set(example) == set(invocation), 'nothing but the folders had to be filled in'
+    done = launch(**invocation, dry_run=True, skip_bids_validation=True)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r'^\s*sub-01 +3 +5, 10, 15 ', done.stdout, re.M), done.stdout
     assert '1 can be processed, 0 cannot.' in done.stdout
+    shown = done.stdout + done.stderr
+    assert 'the checks passed, and nothing was computed; exit code 0' in shown
+    assert list((place / 'out put').iterdir()) == [], 'Boutiques makes the folder; it stays empty'
+
+
+def test_exit_code_and_output_of_a_dry_run_that_finds_faults(launch, place):
+    dataset = write_clean(place / 'raw data', ('01', '02'))
+    for path in dataset.anat('02').glob('*part-phase_MEGRE*'):
+        path.unlink()
+    done = launch(dry_run=True, skip_bids_validation=True)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert '1 can be processed, 1 cannot.' in done.stdout
+    assert re.search(r'^\s*sub-02: (?!will be)', done.stdout, re.M), done.stdout
+    assert 'at least one acquisition cannot be processed' in done.stdout + done.stderr
 
 
 def test_exit_code_of_a_broken_dataset_is_passed_on(launch, place):

@@ -8,6 +8,8 @@ import pytest
 
 from qsmflow.bids import Collection, Finding
 from qsmflow.cli import validation
+from qsmflow.cli.run import main
+from tests.bids.defects import write_clean
 
 PHASE = 'sub-01/anat/sub-01_echo-1_part-phase_MEGRE.nii.gz'
 T1W = 'sub-01/anat/sub-01_T1w.nii.gz'
@@ -166,3 +168,18 @@ def test_the_real_validator(tmp_path):
     assert [f.level for f in findings] == ['WARN'] * len(findings)
     assert {f.file for f in findings} >= {PHASE}
     assert not any('T2w' in f.file for f in findings)
+
+
+@pytest.mark.parametrize('described', [True, False])
+def test_the_option_leaves_out_validator_and_description(tmp_path, monkeypatch, described):
+    """Without it the validator is asked, and a dataset without a description refused (B53)."""
+    root = write_clean(tmp_path / 'ds').root
+    if not described:
+        (root / 'dataset_description.json').unlink()
+    asked = []
+    monkeypatch.setattr(validation, 'validate', lambda found: asked.append(found) or ())
+    line = [str(root), str(tmp_path / 'out'), 'participant', '--dry-run']
+    assert main(line) == (0 if described else 65)
+    assert len(asked) == described
+    assert main([*line, '--skip-bids-validation']) == 0
+    assert len(asked) == described, 'not once more'

@@ -14,9 +14,10 @@ import pytest
 
 from qsmflow.cli import slurm
 from qsmflow.cli.parser import parse_args
+from qsmflow.cli.run import main
 from qsmflow.cli.slurm_scripts import COLUMNS, Plan, task_range, write_scripts
 from qsmflow.cli.slurm_table import TableError, read_state
-from tests.bids.defects import write_clean
+from tests.bids.defects import write_clean, write_series
 
 SHELLCHECK = shutil.which('shellcheck')
 NAMES = ('participant.sbatch', 'group.sbatch', 'submit.sh')
@@ -480,3 +481,58 @@ def test_containers_mount_what_options_name(raw, base, capsys):
     (base / 'x,y').mkdir()
     assert write(raw, base / 'x,y', '--mem', '4', '--docker', 'qsmflow:1') == 2
     assert 'colon or comma' in capsys.readouterr().err
+
+
+@pytest.fixture
+def visits(tmp_path):
+    """Return a dataset in which 01 was seen before and after, 02 before, and 03 after."""
+    dataset = write_clean(tmp_path / 'visits', ('01', '02', '03'))
+    for sub, labels in (('01', ('pre', 'post')), ('02', ('pre',)), ('03', ('post',))):
+        shutil.rmtree(dataset.root / f'sub-{sub}')
+        for ses in labels:
+            write_series(dataset, sub, ses=ses, extra='_acq-hi' if ses == 'post' else '')
+    return dataset.root
+
+
+@pytest.mark.parametrize(
+    'words',
+    [
+        ('--', '--session-label', 'post'),
+        ('--', '--acq-label', 'hi'),
+        ('--', '--bids-filter-file', 'FILTER'),
+        ('--participant-label', '01', '02', '03', '--', '--session-id', 'post'),
+    ],
+)
+def test_participants_without_what_is_asked_for_get_no_task(visits, base, capsys, words):
+    """Their tasks would fail as often as they are submitted, and the group level never begin."""
+    (base / 'filter.json').write_text('{"megre": {"acquisition": "hi"}}')
+    words = [base / 'filter.json' if word == 'FILTER' else word for word in words]
+    assert write(visits, base, *words) == 0
+    assert (base / 'scripts/participants.txt').read_text() == '01\n03\n'
+    out = capsys.readouterr().out
+    assert '2 participants' in out
+    assert 'note: [INFO E91] sub-02: has no gradient-echo data of what was asked for' in out
+    assert 'sub-01:' not in out
+    assert 'sub-03:' not in out
+
+
+@pytest.mark.parametrize('label', ['02', '03'])
+def test_a_task_runs_what_its_participant_has_of_several_sessions(visits, base, capsys, label):
+    sessions = ('--session-label', 'pre', 'post')
+    assert write(visits, base, '--mem', '4', '--', *sessions) == 0
+    assert (base / 'scripts/participants.txt').read_text() == '01\n02\n03\n'
+    line = [visits, base / 'out', 'participant', '--participant-label', label, *sessions]
+    assert main([*map(str, line), '--skip-bids-validation', '--dry-run']) == 0
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (('--', '--session-label', 'late'), "no session 'late'"),
+        (('--participant-label', '02', '--', '--session-label', 'post'), 'no participant has'),
+    ],
+)
+def test_nobody_with_what_is_asked_for_is_an_error(visits, base, capsys, words, message):
+    assert write(visits, base, '--mem', '4', *words) == 2
+    assert message in capsys.readouterr().err
+    assert not (base / 'scripts').exists()

@@ -15,6 +15,7 @@ from qsmflow.interfaces.anatomy import (
     RegisterToT1w,
     RegisterToTemplate,
 )
+from qsmflow.interfaces.cosmos import RegisterOrientation
 
 
 @pytest.fixture(autouse=True)
@@ -66,12 +67,38 @@ def test_brain_extraction_passes_its_options(blob, monkeypatch):
 
     monkeypatch.setattr(registration, 'extract_brain', fake)
     BrainExtraction(
-        in_file=image, template=image, template_mask=mask, starts=['pitch_back'], resolution=4.0
-    ).run()
+        in_file=image, template=image, template_mask=mask, starts=['pitch_back'], resolution=4.0,
+        seed=7,
+    ).run()  # fmt: skip
     assert seen['starts'] == ('pitch_back',)
     assert seen['resolution'] == 4.0
+    assert seen['seed'] == 7
     assert seen['head'].path == image
     assert seen['head_mask'].path == mask
+
+
+class _Seen(Exception):
+    """The registration was called."""
+
+
+def test_registrations_pass_the_seed(blob, monkeypatch):
+    image, mask = blob
+    seen = []
+
+    def fake(*images, seed, **options):
+        seen.append(seed)
+        raise _Seen
+
+    monkeypatch.setattr(registration, 'register', fake)
+    both = {'magnitudes': [image, image], 'masks': [mask, mask], 'number': 1}
+    for interface in (
+        RegisterToT1w(in_file=image, in_mask=mask, t1w=image, seed=7),
+        RegisterToTemplate(in_file=image, in_mask=mask, seed=7),
+        RegisterOrientation(**both, seed=7),
+    ):
+        with pytest.raises(_Seen):
+            interface.run()
+    assert seen == [7, 7, 7]
 
 
 def test_missing_deepbet_is_explained(blob, monkeypatch):

@@ -7,6 +7,13 @@ import pytest
 from nipype.pipeline.engine.utils import generate_expanded_graph
 
 from qsmflow import __version__, workflows
+from qsmflow.interfaces import (
+    BrainExtraction,
+    RegisterOrientation,
+    RegisterToT1w,
+    RegisterToTemplate,
+)
+from qsmflow.settings import ExecutionSettings
 from qsmflow.workflows.outputs import DETAILS
 from tests.workflows.graphs import (
     MASK_ONLY,
@@ -14,8 +21,10 @@ from tests.workflows.graphs import (
     OUT,
     RAW,
     READY,
+    RUNS,
     SERIES,
     TE,
+    WITH_COSMOS,
     real_nodes,
     settings,
 )
@@ -55,6 +64,24 @@ def test_run_has_one_workflow_for_each_subject_and_one_for_each_t1w():
     assert 'sub_02_wf.sub_02_wf.reconstruction_wf.field_mapping_wf.fit' in names
     paths = [n.inputs.path for n in real_nodes(workflow)[1] if hasattr(n.inputs, 'path')]
     assert len(paths) == len(set(paths)) > 50
+
+
+def test_every_registration_has_the_seed_of_the_run():
+    chosen = replace(WITH_COSMOS, execution=ExecutionSettings(random_seed=7))
+    options = {'settings': chosen, 'out_dir': '/nowhere/out'}
+    alone = replace(SERIES, subject='02', entities=(('sub', '02'),), t1w=None)
+    run = workflows.init_qsmflow_wf(series=[*RUNS, alone], **options)
+    own = workflows.init_series_wf(series=alone, **options)
+    for workflow, kinds in (
+        (run, {BrainExtraction, RegisterToT1w, RegisterToTemplate, RegisterOrientation}),
+        (own, {BrainExtraction, RegisterToTemplate}),
+    ):
+        seeds = {
+            (type(node.interface), node.inputs.seed)
+            for node in real_nodes(workflow)[1]
+            if isinstance(node.interface, tuple(kinds))
+        }
+        assert seeds == {(kind, 7) for kind in kinds}
 
 
 def test_what_a_preset_gives_is_used_and_recorded():

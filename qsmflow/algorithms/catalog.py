@@ -315,8 +315,8 @@ STAGES: dict[str, dict[str, Method]] = {
         Method(
             'tgv_phase',
             'inversion.tgv:tgv_phase',
-            'one-step TGV of wrapped phase',
-            'as tgv, from the wrapped phase of all echoes; nothing of the map is unwrapped',
+            'one-step multi-echo TGV',
+            'wrapped phase of all echoes to susceptibility in one step, as tgv; no unwrapping',
             ('langkammer2015', 'bredies2010'),
             extras=('magnitudes', 'te', 'f0'),
             takes='phase',

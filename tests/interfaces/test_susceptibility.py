@@ -124,17 +124,18 @@ def test_inversion_of_phase_is_the_kernel(scan, files, save, run, check, directi
     check(out.local_field, forward_field(chi, scan.voxel_size, b0_dir=b0_dir) * scan.truth['mask'])
 
 
-def test_inversion_of_phase_on_request_in_two_passes(scan, files, save, run):
+def test_inversion_of_phase_in_two_passes(scan, files, save, run):
     weights = scan.truth['mask'] * np.float32(1)
-    weights[tuple(np.argwhere(scan.truth['mask'])[::7].T)] = 0.1
+    weights[tuple(np.argwhere(scan.truth['mask'])[100::500].T)] = 0.1
     out = run(
         DipoleInversion(
             phase=files.phase, mask=files.mask, weights=save('some', weights),
             te=list(scan.te), f0=scan.f0, method='tgv_phase', params={'max_iter': 3},
-            strategy='two_pass', strategy_params={'threshold': 0.05},
+            strategy='two_pass',
         )
     )  # fmt: skip
-    assert out.convergence['Iterations'] == 3, 'all voxels are reliable'
+    assert out.convergence['Iterations'] == 6
+    assert np.abs(io.load_volume(out.chimap).data).max() > 0
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,9 @@ def run_chain(scan, *, start='raw', mask=None, **choices) -> tuple[np.ndarray, n
     scan : Acquisition
         Scan with its truth.
     start : {'raw', 'total', 'local'}
-        Begin with the phase, or with the true total or local field in the mask. True fields
-        are averages over voxels, so that ``voxel_average`` is switched off, and have no
-        confidence that a fit would give.
+        Begin with the phase, or with the true total or local field in the mask, of which an
+        inversion of phase gets the wrapped phase. True fields are averages over voxels, so
+        that ``voxel_average`` is switched off, and have no confidence that a fit would give.
     mask : ndarray of bool, shape (X, Y, Z), optional
         Brain mask; the true one by default.
     **choices
@@ -50,8 +50,10 @@ def run_chain(scan, *, start='raw', mask=None, **choices) -> tuple[np.ndarray, n
     order = io.AxisOrder.of(scan.affine)
     known = {'b0_dir': order.vector(scan.b0_dir)}
     known['weights'] = None if fit is None else order.to_ras(fit.weights)
-    size, field, mask = order.lengths(scan.voxel_size), order.to_ras(field), order.to_ras(mask)
     method = catalog.STAGES['inversion'][chosen.inversion]
+    if method.takes == 'phase':
+        field = true_phase(scan, field) if fit is None else corrected_phase(scan, mask)
+    size, field, mask = order.lengths(scan.voxel_size), order.to_ras(field), order.to_ras(mask)
     if method.takes == 'local_field' and start != 'local':
         remove = _method(chosen, 'background')
         field, mask = remove(field, mask, size, **known)[:2]
@@ -65,14 +67,27 @@ def run_chain(scan, *, start='raw', mask=None, **choices) -> tuple[np.ndarray, n
     return order.from_ras(chi), order.from_ras(mask)
 
 
-def field_of(scan, mask, chosen):
-    """Return the field map of a scan with the methods chosen."""
+def true_phase(scan, field):
+    """Return the wrapped phase that a field in ppm alone gives at the echo times of a scan."""
+    turns = units.radians_per_ppm(np.array(scan.te), scan.f0)
+    return np.angle(np.exp(1j * turns * field[..., None])).astype(np.float32)
+
+
+def corrected_phase(scan, mask):
+    """Return the wrapped phase of a scan without the offsets of its readout and of its coils."""
     known = {'te': scan.te}
     phase = scan.phase
     if len(scan.te) >= 3:
         phase, _, _ = remove_bipolar(phase, scan.magnitude, mask, scan.voxel_size, **known)
     if len(scan.te) > 1:
         phase, _ = remove_phase_offset(phase, scan.magnitude, mask, scan.voxel_size, **known)
+    return phase
+
+
+def field_of(scan, mask, chosen):
+    """Return the field map of a scan with the methods chosen."""
+    known = {'te': scan.te}
+    phase = corrected_phase(scan, mask)
     unwrap, fit = _method(chosen, 'unwrapping'), _method(chosen, 'field')
     phase = unwrap(phase, scan.magnitude, mask, scan.voxel_size, **known)
     return fit(phase, scan.magnitude, mask, scan.voxel_size, f0=scan.f0, **known)
@@ -86,6 +101,10 @@ def _method(chosen, stage):
 def _extra(name, scan, fit, order, mask):
     if name == 'magnitude':
         return order.to_ras(np.sqrt((scan.magnitude**2).sum(axis=3)))
+    if name == 'magnitudes':
+        return order.to_ras(scan.magnitude)
+    if name in ('te', 'f0'):
+        return getattr(scan, name)
     if name == 'field_noise':
         return None if fit is None else order.to_ras(fit.field_noise)
     if name == 'phase_scale':

@@ -64,7 +64,7 @@ def methods(scan, options):
         yield f'background/{name}/true', score_removal, {'name': name}
         yield f'background/{name}/chain', run_and_score, {'background': name}
     for name, method in catalog.STAGES['inversion'].items():
-        start = 'total' if method.takes == 'total_field' else 'local'
+        start = 'total' if method.one_step else 'local'
         yield f'inversion/{name}/true', run_and_score, {'inversion': name, 'start': start}
         yield f'inversion/{name}/chain', run_and_score, {'inversion': name}
     for name in catalog.STAGES['field']:

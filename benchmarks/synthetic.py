@@ -156,6 +156,11 @@ class Case:
             result[..., echo] = 1000 * np.exp(-np.float32(time) * self.r2star) * self.mask + air
         return result
 
+    @property
+    def magnitudes(self):
+        """The same, under the name that it has as an extra of an inversion."""
+        return self.series
+
     @cached_property
     def magnitude(self):
         """Magnitude combined over the echoes, in a.u."""

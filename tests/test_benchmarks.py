@@ -144,8 +144,8 @@ class TestSynthetic:
             assert set(method.extras) <= keywords.keys()
             if stage == 'inversion':
                 assert positional[0] is getattr(case, method.takes)
-            if 'magnitude' in method.extras:
-                assert keywords['magnitude'].ndim == 3
+            for extra, axes in {'magnitude': 3, 'magnitudes': 4}.items():
+                assert extra not in method.extras or keywords[extra].ndim == axes
 
     def test_missing_data_is_named(self, bench):
         def strange(mask, moonlight):

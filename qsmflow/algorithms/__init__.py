@@ -55,7 +55,7 @@ def method_parameters(stage: str, name: str) -> dict[str, object]:
     """
     import inspect
 
-    reserved = {'b0_dir', 'weights', 'te', 'f0', 'return_history', *EXTRAS}
+    reserved = {'b0_dir', 'weights', 'return_history', *EXTRAS}
     reserved |= {'options', 'reliable'}  # of strategies: the method's own, and data
     parameters = inspect.signature(get_method(stage, name)).parameters.values()
     return {

@@ -28,8 +28,8 @@ class Method:
         Keyword arguments with data beyond those that every method of the stage takes; see
         ``EXTRAS``.
     takes : str
-        The field that an inversion takes: ``'local_field'``, or ``'total_field'`` for a method
-        that removes the background itself.
+        What an inversion takes: ``'local_field'``; ``'total_field'`` or ``'phase'``, the wrapped
+        phase of all echoes, for a method that removes the background itself.
     """
 
     name: str
@@ -40,6 +40,18 @@ class Method:
     extras: tuple[str, ...] = ()
     takes: str = 'local_field'
 
+    @property
+    def one_step(self) -> bool:
+        """Whether an inversion removes the background itself."""
+        return self.takes != 'local_field'
+
+
+#: What an inversion takes, as it is called in text.
+TAKEN = {
+    'local_field': 'local field',
+    'total_field': 'total field',
+    'phase': 'wrapped phase of the echoes',
+}
 
 #: Data that a method may ask for beyond what every method of its stage takes.
 EXTRAS = {
@@ -47,6 +59,9 @@ EXTRAS = {
     'r2star': 'R2*, 1/s',
     'field_noise': 'standard deviation of the field, ppm',
     'phase_scale': 'phase of 1 ppm at the typical echo time, rad',
+    'magnitudes': 'magnitude of each echo, echo last, a.u.',
+    'te': 'echo times, s',
+    'f0': 'imaging frequency, MHz',
 }
 
 
@@ -296,6 +311,15 @@ STAGES: dict[str, dict[str, Method]] = {
             'total field to susceptibility in one step, with total generalised variation',
             ('langkammer2015', 'bredies2010'),
             takes='total_field',
+        ),
+        Method(
+            'tgv_phase',
+            'inversion.tgv:tgv_phase',
+            'one-step multi-echo TGV',
+            'wrapped phase of all echoes to susceptibility in one step, as tgv; no unwrapping',
+            ('langkammer2015', 'bredies2010'),
+            extras=('magnitudes', 'te', 'f0'),
+            takes='phase',
         ),
     ),
     'strategy': _stage(

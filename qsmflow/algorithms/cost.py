@@ -67,6 +67,7 @@ VOLUMES: dict[tuple[str, str], Memory] = {
     ('inversion', 'ilsqr'): Memory(14.1, 0.0, 16, 3.0),
     ('inversion', 'star'): Memory(21.2, 0.0, 16, 0.0),
     ('inversion', 'tgv'): Memory(33.5, 0.0, 0, 0.0),
+    ('inversion', 'tgv_phase'): Memory(29.4, 0.0, 0, 0.0),
     ('relaxometry', 'arlo'): Memory(3.2, 0.0, 0, 0.0),
     ('relaxometry', 'loglinear'): Memory(3.2, 0.0, 0, 0.0),
     ('relaxometry', 'numart2s'): Memory(3.2, 0.0, 0, 0.0),

@@ -55,11 +55,19 @@ class _DipoleInversionInputSpec(BaseInterfaceInputSpec):
     local_field = File(
         exists=True,
         mandatory=True,
-        desc='local field, ppm; the total field for a method that removes the background itself',
+        xor=['phase'],
+        desc='local field, ppm; the total field for a method that takes that',
     )
+    phase = File(
+        exists=True,
+        mandatory=True,
+        xor=['local_field'],
+        desc='wrapped phase, rad, echo last: in place of a field, for a method that takes that',
+    )
+    sign = traits.Dict(desc='sign of that phase, as FieldSign found it; by default it is right')
     mask = File(exists=True, mandatory=True, desc='region of interest')
     weights = File(exists=True, desc='confidence in the field, 0 to 1')
-    magnitude = File(exists=True, desc='magnitude, echo last: for methods that look at edges')
+    magnitude = File(exists=True, desc='magnitude, echo last: for methods that look at it')
     r2star = File(exists=True, desc='R2*, 1/s: for methods that look for CSF')
     field_noise = File(exists=True, desc='standard deviation of the field, ppm')
     te = traits.List(traits.Float, desc='echo times, s: for methods that work on phase')
@@ -76,18 +84,18 @@ class _DipoleInversionOutputSpec(TraitedSpec):
     info = traits.Dict(desc='what was decided from the data')
     convergence = traits.Dict(desc='how the iteration ended; empty for a direct method')
     local_field = File(
-        desc='field of that susceptibility, ppm; only of a method that takes the total field'
+        desc='field of that susceptibility, ppm; only of a method that removes the background'
     )
 
 
 class DipoleInversion(VolumeInterface):
-    """Estimate susceptibility from the local field, or from the total field in one step."""
+    """Estimate susceptibility from the local field, or in one step from total field or phase."""
 
     input_spec = _DipoleInversionInputSpec
     output_spec = _DipoleInversionOutputSpec
 
     def _run_interface(self, runtime):
-        field = io.load_volume(self.inputs.local_field)
+        field = self._field()
         problem = FieldProblem(field, self.inputs.mask, self._b0_dir(field))
         invert = get_method('inversion', self.inputs.method)
         strategy = get_method('strategy', self.inputs.strategy)
@@ -103,9 +111,41 @@ class DipoleInversion(VolumeInterface):
         parameters = {**method_parameters('inversion', self.inputs.method), **params}
         self._results['convergence'] = convergence(history, parameters)
         self._write(runtime, field, chimap=chi)
-        if catalog.STAGES['inversion'][self.inputs.method].takes == 'total_field':
+        if self._entry.one_step:
             self._write(runtime, field, local_field=self._own_field(chi, field))
         return runtime
+
+    @property
+    def _entry(self) -> catalog.Method:
+        return catalog.STAGES['inversion'][self.inputs.method]
+
+    def _field(self) -> io.Volume:
+        """Return the field that the method takes, or the phase with the sign of the convention.
+
+        Raises
+        ------
+        ValueError
+            If the other of the two was given, or the phase without what belongs to it.
+        """
+        wanted = 'phase' if self._entry.takes == 'phase' else 'local_field'
+        if not isdefined(getattr(self.inputs, wanted)):
+            raise ValueError(
+                f'the inversion {self.inputs.method!r} takes the '
+                f'{catalog.TAKEN[self._entry.takes]}; got '
+                f'{"a field" if wanted == "phase" else "phase"}. Set {wanted!r}, or choose '
+                'another method.'
+            )
+        if wanted == 'local_field':
+            return io.load_volume(self.inputs.local_field)
+        if not (isdefined(self.inputs.te) and isdefined(self.inputs.f0)):
+            raise ValueError(
+                f'the inversion {self.inputs.method!r} needs the echo times and the imaging '
+                "frequency with the phase. Set 'te', in s, and 'f0', in MHz."
+            )
+        phase = io.load_echoes([self.inputs.phase])
+        if isdefined(self.inputs.sign) and self.inputs.sign['Sign'] < 0:
+            np.negative(phase.data, out=phase.data)
+        return phase
 
     def _decide(self, options: dict, problem: FieldProblem) -> dict:
         """Set what the method leaves to the data, and return it for the record."""
@@ -124,11 +164,13 @@ class DipoleInversion(VolumeInterface):
     def _extras(self, problem: FieldProblem) -> dict:
         """Return the further data that the method asks for and that there are."""
         known = {}
-        for name in catalog.STAGES['inversion'][self.inputs.method].extras:
+        for name in self._entry.extras:
             if name == 'phase_scale':
                 known[name] = self._phase_scale()
-            elif name == 'magnitude':
-                known[name] = self._combined_magnitude(problem)
+            elif name in ('magnitude', 'magnitudes'):
+                known[name] = self._magnitude(problem, combined=name == 'magnitude')
+            elif name in ('te', 'f0'):
+                known[name] = getattr(self.inputs, name)
             else:
                 known[name] = problem.volume(getattr(self.inputs, name))
         return {name: value for name, value in known.items() if value is not None}
@@ -138,11 +180,14 @@ class DipoleInversion(VolumeInterface):
             return None
         return float(np.mean(radians_per_ppm(np.array(self.inputs.te), self.inputs.f0)))
 
-    def _combined_magnitude(self, problem: FieldProblem) -> np.ndarray | None:
+    def _magnitude(self, problem: FieldProblem, *, combined: bool) -> np.ndarray | None:
+        """Return the magnitude of each echo, or the root of the sum of their squares."""
         if not isdefined(self.inputs.magnitude):
             return None
         echoes = io.load_echoes([self.inputs.magnitude])
         io.check_same_grid(problem.like, echoes)
+        if not combined:
+            return problem.order.to_ras(echoes.data)
         squares = np.einsum('...e,...e->...', echoes.data, echoes.data)
         return problem.order.to_ras(np.sqrt(squares, out=squares))
 

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 
 from qsmflow import resources
-from qsmflow.algorithms.catalog import PRESETS, STAGES, Preset
+from qsmflow.algorithms.catalog import PRESETS, STAGES, TAKEN, Preset
 from qsmflow.settings.checks import SettingsError, parse_b0_dir, require_one_of
 
 ANALYSIS_LEVELS = ('participant', 'group')
@@ -182,11 +182,12 @@ class ReconstructionSettings:
     def _check_strategy(self) -> None:
         """Refuse to look for strong sources in a field that still has its background."""
         entry = STAGES['inversion'][self.inversion]
-        if self.strategy == 'superposed' and entry.takes == 'total_field':
+        if self.strategy == 'superposed' and entry.one_step:
             raise SettingsError(
                 "reconstruction.strategy = 'superposed' works on the local field, and the "
-                f'inversion {self.inversion!r} takes the total field. Choose the strategy '
-                f"'single', or an inversion of the local field such as {_local_inversion()!r}."
+                f'inversion {self.inversion!r} takes the {TAKEN[entry.takes]}. Choose the '
+                "strategy 'single', or an inversion of the local field such as "
+                f'{_local_inversion()!r}.'
             )
 
     def _take_methods(self, preset: Preset) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from qsmflow import __version__, io
 from qsmflow.algorithms import method_parameters
-from qsmflow.algorithms.catalog import STAGES
+from qsmflow.algorithms.catalog import STAGES, TAKEN
 from qsmflow.bids.orientations import orientation_finding, orientation_groups
 from qsmflow.bids.series import GRESeries
 from qsmflow.engine import Workflow
@@ -376,14 +376,14 @@ def used_methods(series: GRESeries, settings: Settings) -> dict[str, dict]:
     Returns
     -------
     dict of dict
-        Stage -> ``{'Method': name, 'Parameters': {...}}``.
+        Stage -> ``{'Method': name, 'Parameters': {...}}``; of the inversion, ``'Input'`` too.
     """
     recon = settings.reconstruction
     chosen = {stage: getattr(recon, stage) for stage in STAGES}
     chosen['relaxometry'] = usable_relaxometry(recon.relaxometry, list(series.te))
     if chosen['relaxometry'] is None or not series.has_magnitude:
         del chosen['relaxometry']
-    if STAGES['inversion'][recon.inversion].takes == 'total_field':
+    if STAGES['inversion'][recon.inversion].one_step:
         del chosen['background']
     if not series.has_phase:
         chosen = {stage: name for stage, name in chosen.items() if stage == 'relaxometry'}
@@ -392,6 +392,8 @@ def used_methods(series: GRESeries, settings: Settings) -> dict[str, dict]:
         own = recon.params.get(stage, {}) if method == getattr(recon, stage) else {}
         parameters = {**method_parameters(stage, method), **own}
         methods[stage] = {'Method': method, 'Parameters': parameters}
+        if stage == 'inversion':
+            methods[stage]['Input'] = TAKEN[STAGES[stage][method].takes]
     return methods
 
 

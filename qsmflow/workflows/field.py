@@ -88,6 +88,8 @@ def init_field_mapping_wf(
         Confidence in the field (0 to 1), relative residual of the fit.
     unwrapped_phase : str
         In rad, echo last.
+    phase : str
+        Wrapped phase behind the corrections, in rad, echo last; its sign is that of the files.
     phase_offset : str
         Phase at echo time zero, in rad; of one echo, zero.
     sign : dict
@@ -111,13 +113,13 @@ def init_field_mapping_wf(
     untested = untested_reason(bipolar, te, echo_numbers)
     workflow = Workflow(name=name)
     workflow.tag = 'field_mapping'
-    workflow.optional_outputs = ('bipolar', 'unwrapping')
+    workflow.optional_outputs = ('phase', 'bipolar', 'unwrapping')
     tested = '' if untested else bipolar
     workflow.__desc__ = _sentence(len(te), tested, unwrapping, unwrapping_fallback, field)
     inputnode = identity('inputnode', ['magnitude', 'phase', 'first_magnitude', 'mask'])
     outputs = ['total_field', 'field_noise', 'weights', 'residual', 'unwrapped_phase']
     outputnode = identity(
-        'outputnode', [*outputs, 'phase_offset', 'sign', 'bipolar', 'unwrapping']
+        'outputnode', [*outputs, 'phase', 'phase_offset', 'sign', 'bipolar', 'unwrapping']
     )
     unwrap = Node(
         PhaseUnwrapping(te=list(te), method=unwrapping, params=params.get('unwrapping', {})),
@@ -166,6 +168,7 @@ def init_field_mapping_wf(
         (source if len(te) > 1 else fit, outputnode, [('phase_offset', 'phase_offset')]),
         (source, unwrap, [('phase', 'phase')]),
         (source, fit, [('phase', 'phase')]),
+        (source, outputnode, [('phase', 'phase')]),
     ])  # fmt: skip
     return workflow
 

@@ -105,7 +105,7 @@ def step_memory(
         base += CELLS.get(step, 0.0) / math.prod(cell_steps(voxel_size).tolist())
         needed = WORKER_GB + fixed + volume * (base + per_echo * n_echoes)
         if step == 'inversion':
-            needed += volume * _further_volumes(chosen)
+            needed += volume * _further_volumes(chosen, n_echoes)
             needed += max(_method(step, name, box, voxel_size) for name in _inversions(chosen))
         elif step in STAGES:
             needed += _method(step, chosen[step], box, voxel_size, n_echoes)
@@ -155,8 +155,11 @@ def _inversions(chosen: Mapping[str, str]) -> tuple[str, ...]:
     return (chosen['inversion'], *strong)
 
 
-def _further_volumes(chosen: Mapping[str, str]) -> int:
+def _further_volumes(chosen: Mapping[str, str], n_echoes: int) -> int:
     """Return the number of volumes that an inversion takes on top: extras, a first estimate."""
-    extras = STAGES['inversion'][chosen['inversion']].extras
-    volumes = sum(name != 'phase_scale' for name in extras)
+    entry = STAGES['inversion'][chosen['inversion']]
+    volumes = sum(name not in ('phase_scale', 'magnitudes', 'te', 'f0') for name in entry.extras)
+    # A series is held as it is stored, and in the order in which it is worked on.
+    series = [name for name in (entry.takes, *entry.extras) if name in ('phase', 'magnitudes')]
+    volumes += 2 * n_echoes * len(series)
     return volumes + (2 if chosen['strategy'] != 'single' else 0)

@@ -222,6 +222,7 @@ def _connect_stages(workflow: Workflow, stages: dict[str, Workflow]) -> None:
     pass_on('brain_mask', 'susceptibility', 'mask')
     pass_on('preparation', 'susceptibility', 'magnitude')
     pass_on('field_mapping', 'susceptibility', 'total_field', 'weights', 'field_noise')
+    pass_on('field_mapping', 'susceptibility', 'phase', 'sign')
     pass_on('preparation', 'relaxometry', 'magnitude')
     pass_on('brain_mask', 'relaxometry', 'mask')
     pass_on('relaxometry', 'susceptibility', 'r2star')

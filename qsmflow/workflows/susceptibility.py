@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from qsmflow.algorithms.catalog import STAGES, Method
+from qsmflow.algorithms.catalog import STAGES, TAKEN, Method
 from qsmflow.algorithms.regions import CSF_R2STAR
 from qsmflow.engine import Node, Workflow, identity
 from qsmflow.interfaces.susceptibility import (
@@ -141,7 +141,11 @@ def init_dipole_inversion_wf(
     ------
     local_field, mask, weights : str
         Field (ppm), region of interest, confidence (0 to 1). The total field for a method that
-        removes the background itself.
+        takes that.
+    phase : str
+        Wrapped phase, in rad, echo last; in place of the field, for a method that takes that.
+    sign : dict
+        Sign of that phase, as :class:`qsmflow.interfaces.field.FieldSign` tells it; optional.
     magnitude, r2star, field_noise : str
         Magnitude with echoes last, R2* (1/s), SD of the field (ppm); for the methods that ask
         for them, and optional.
@@ -155,16 +159,16 @@ def init_dipole_inversion_wf(
     convergence : dict
         How the iteration ended.
     local_field : str
-        Its field, in ppm; only of a method that takes the total field.
+        Its field, in ppm; only of a method that removes the background itself.
     """
     entry = STAGES['inversion'][method]
     workflow = Workflow(name=name)
     workflow.tag = 'dipole_inversion'
-    workflow.optional_inputs = ('magnitude', 'r2star', 'field_noise')
+    workflow.optional_inputs = ('phase', 'sign', 'magnitude', 'r2star', 'field_noise')
     workflow.optional_outputs = ('info', 'convergence', 'local_field')
     workflow.__desc__ = _sentence(entry, STAGES['strategy'][strategy])
-    fields = ['local_field', 'mask', 'weights', 'magnitude', 'r2star', 'field_noise']
-    inputnode = identity('inputnode', fields)
+    extras = ['magnitude', 'r2star', 'field_noise']
+    inputnode = identity('inputnode', ['local_field', 'phase', 'sign', 'mask', 'weights', *extras])
     outputnode = identity('outputnode', ['chimap', 'info', 'convergence', 'local_field'])
     invert = Node(
         DipoleInversion(
@@ -178,19 +182,21 @@ def init_dipole_inversion_wf(
         mem_gb=claim(mem_gb, 'inversion'),
         n_procs=n_procs,
     )
-    used = [key for key in fields if key in (*fields[:3], *entry.extras)]
+    source = ['phase', 'sign'] if entry.takes == 'phase' else ['local_field']
+    wanted = [key.replace('magnitudes', 'magnitude') for key in entry.extras]
+    used = [*source, 'mask', 'weights', *(key for key in extras if key in wanted)]
     workflow.connect([
         (inputnode, invert, [(key, key) for key in used]),
         (invert, outputnode, [(key, key) for key in ('chimap', 'info', 'convergence')]),
     ])  # fmt: skip
-    if entry.takes == 'total_field':
+    if entry.one_step:
         workflow.connect(invert, 'local_field', outputnode, 'local_field')
     return workflow
 
 
 def _sentence(inversion: Method, strategy: Method) -> str:
     """Describe the inversion, with citations."""
-    source = 'from the total field ' if inversion.takes == 'total_field' else ''
+    source = f'from the {TAKEN[inversion.takes]} ' if inversion.one_step else ''
     text = f'Susceptibility was estimated {source}by {inversion.title}'
     text += f' [{cite(inversion.citations)}]' if inversion.citations else ''
     if strategy.name != 'single':
@@ -217,7 +223,7 @@ def init_susceptibility_wf(
 
     The two stages inside carry the tags ``'background_removal'`` and ``'dipole_inversion'``:
     ``splice`` replaces either by a workflow of your own. An inversion that takes the total field
-    has no background removal before it.
+    or the phase has no background removal before it.
 
     Workflow Graph
         .. workflow::
@@ -252,6 +258,10 @@ def init_susceptibility_wf(
     ------
     total_field, mask, weights : str
         Field (ppm), brain mask, confidence (0 to 1).
+    phase : str
+        Wrapped phase, in rad, echo last; for an inversion that takes that.
+    sign : dict
+        Sign of that phase, as :func:`init_field_mapping_wf` tells it.
     magnitude, r2star, field_noise : str
         Magnitude with echoes last, R2* (1/s), SD of the field (ppm). R2* for the CSF reference,
         all for the inversions that ask for them.
@@ -274,9 +284,9 @@ def init_susceptibility_wf(
     workflow = Workflow(name=name)
     workflow.tag = 'susceptibility'
     workflow.__postdesc__ = REFERENCE_SENTENCES[reference]
-    workflow.optional_inputs = ('magnitude', 'field_noise')
+    workflow.optional_inputs = ('phase', 'sign', 'magnitude', 'field_noise')
     workflow.optional_outputs = ('inversion', *CONVERGENCE)
-    extras = ['magnitude', 'r2star', 'field_noise']
+    extras = ['phase', 'sign', 'magnitude', 'r2star', 'field_noise']
     inputnode = identity('inputnode', ['total_field', 'mask', 'weights', *extras])
     results = ['chimap', 'local_field', 'mask', 'reference', 'inversion', *CONVERGENCE]
     outputnode = identity('outputnode', results)
@@ -306,7 +316,7 @@ def init_susceptibility_wf(
     ])  # fmt: skip
     if reference == 'csf':
         workflow.connect(inputnode, 'r2star', refer, 'r2star')
-    if STAGES['inversion'][inversion].takes == 'total_field':
+    if STAGES['inversion'][inversion].one_step:
         _connect_total_field(workflow)
     else:
         _connect_local_field(

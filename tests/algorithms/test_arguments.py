@@ -51,7 +51,9 @@ def call(stage, name, voxel_size=UNIT, **options):
         if stage == 'relaxometry':
             return method(decay, mask, voxel_size, **options)
         phase = np.angle(np.exp(1j * 800 * times * total[..., None]))
-        options |= {'f0': 127.0} if stage == 'field' else {}
+        options |= {'f0': 127.0} if stage in ('field', 'inversion') else {}
+        if stage == 'inversion':
+            return method(phase, mask, voxel_size, **{'magnitudes': decay, **options})
         return method(phase, decay, mask, voxel_size, **options)
     if name in ('sharp', 'resharp', 'ismv'):
         options = {'radius': 3.0, **options}
@@ -103,11 +105,10 @@ def test_the_smoother_checks_what_it_is_given(voxel_size):
 
 
 TIMED = [(stage, name) for stage, name in NAMES if stage in ('unwrapping', 'field', 'phase')]
+OTHERS = [('inversion', 'tgv_phase'), *((s, n) for s, n in NAMES if s == 'relaxometry')]
 
 
-@pytest.mark.parametrize(
-    ('stage', 'name'), [*TIMED, *((s, n) for s, n in NAMES if s == 'relaxometry')]
-)
+@pytest.mark.parametrize(('stage', 'name'), [*TIMED, *OTHERS])
 @pytest.mark.parametrize(
     'te', [(np.nan, 0.010, 0.015), (-0.005, 0.010, 0.025), (0.005, 0.010, np.inf)]
 )

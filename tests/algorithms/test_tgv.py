@@ -10,7 +10,8 @@ from qsmflow.algorithms import operators as ops
 from qsmflow.algorithms.inversion import _tgv_kernels as kernels
 from qsmflow.algorithms.inversion import tgv as module
 from qsmflow.algorithms.inversion._tgv_grid import Grid, laplacian_stencil, wave_stencil
-from qsmflow.algorithms.inversion.tgv import tgv, tgv_from_phase
+from qsmflow.algorithms.inversion.tgv import tgv, tgv_phase
+from qsmflow.units import radians_per_ppm
 from tests.algorithms.fields import B0_DIRECTIONS, SHAPE, ellipsoid, phantom, relative_error
 from tests.algorithms.inversion_battery import SMALL, InversionBattery
 
@@ -112,7 +113,7 @@ def test_wave_of_a_smooth_source_is_the_laplacian_of_its_field():
     chi = np.exp(-(x**2 + 1.2 * y**2 + 0.8 * z**2) / 18).astype(np.float32)
     field = ops.forward_field(chi, UNIT, b0_dir=b0_dir)
     grid = Grid(np.ones(chi.shape, bool), UNIT, b0_dir)
-    bend = grid.field_laplacian(field)
+    bend = grid.laplacian_of(grid.bends(field))
     wave = grid.apply(grid.wave, grid.placed(chi), grid.inner)
     assert np.linalg.norm(bend - wave) < 0.03 * np.linalg.norm(wave)
 
@@ -126,25 +127,80 @@ def test_harmonic_fields_vanish_and_change_nothing():
     np.testing.assert_allclose(one, other, atol=0.01 * np.abs(one).max())
 
 
-def test_wrapped_phase_gives_the_result_of_the_field():
-    _, mask, total = sampled_phantom()
-    field = total + 0.05 * np.arange(SHAPE[0], dtype=np.float32)[:, None, None]
-    phase = np.angle(np.exp(16j * field))
-    assert np.ptp(16 * field[mask]) > 4 * np.pi
-    options = {'reg_weight': 1.5e-4, 'erosions': 1}
-    one = tgv(field, mask, UNIT, **options)
-    for image in (phase, 16 * field):
-        other = tgv_from_phase(image, mask, UNIT, phase_scale=16.0, **options)
-        np.testing.assert_allclose(one, other, atol=2e-3 * np.abs(one).max())
+TE, F0 = (0.006, 0.014, 0.022), 127.7
 
 
-def test_phase_takes_a_history_too():
+def series(field, te=TE, *, wrapped=True):
+    """Return the phase of a field at echo times, in rad."""
+    phase = radians_per_ppm(np.array(te), F0) * field[..., None]
+    return (np.angle(np.exp(1j * phase)) if wrapped else phase).astype(np.float32)
+
+
+def steep_field():
+    """Return mask and field of the phantom on a slope of more than half a turn in later echoes."""
     _, mask, total = sampled_phantom()
-    chi, history = tgv_from_phase(
-        16 * total, mask, UNIT, phase_scale=16.0, max_iter=5, return_history=True
-    )
-    assert chi.shape == mask.shape
-    assert len(history) == 5
+    return mask, total + 0.2 * np.arange(SHAPE[0], dtype=np.float32)[:, None, None]
+
+
+@pytest.mark.parametrize('te', [TE, TE[:1]])
+def test_wrapped_phase_gives_the_result_of_the_field(te):
+    mask, field = steep_field()
+    phase = series(field, te, wrapped=False)
+    assert np.ptp(phase[mask]) > 8 * np.pi
+    assert len(te) == 1 or np.abs(np.diff(phase[..., -1], axis=0)).max() > np.pi
+    one = tgv(field, mask, UNIT)
+    for image in (phase, series(field, te)):
+        other = tgv_phase(image, mask, UNIT, te=te, f0=F0)
+        np.testing.assert_allclose(one, other, atol=5e-3 * np.abs(one).max())
+
+
+def test_echoes_count_by_their_information():
+    mask, field = steep_field()
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(*SHAPE, len(TE))).astype(np.float32)
+    magnitudes = np.exp(-np.array(TE) / 0.02) * np.ones((*SHAPE, 1), np.float32)
+    phase = series(field) + 0.03 * noise / magnitudes
+    solve = partial(tgv_phase, mask=mask, voxel_size=UNIT, f0=F0)
+    truth = tgv(field, mask, UNIT)
+    errors = [
+        relative_error(solve(phase[..., e : e + 1], te=TE[e : e + 1]), truth, mask)
+        for e in range(len(TE))
+    ]
+    everything = solve(phase, te=TE, magnitudes=magnitudes)
+    assert relative_error(everything, truth, mask) < 0.9 * min(errors)
+    scaled = solve(phase, te=TE, magnitudes=1e4 * magnitudes)
+    np.testing.assert_allclose(scaled, everything, atol=1e-4)
+
+
+def test_echoes_without_signal_and_dephased_echoes_do_no_harm():
+    mask, field = steep_field()
+    magnitudes = np.ones((*SHAPE, len(TE)), np.float32)
+    truth = tgv(field, mask, UNIT)
+    rng = np.random.default_rng(0)
+    spoiled = series(field)
+    spoiled[..., 1] = rng.uniform(-np.pi, np.pi, SHAPE)
+    magnitudes[..., 1] = 0
+    magnitudes[5, 5, 5] = np.nan
+    found = tgv_phase(spoiled, mask, UNIT, te=TE, f0=F0, magnitudes=magnitudes)
+    assert relative_error(found, truth, mask) < 0.02
+    spoiled = series(field)
+    some = tuple(np.argwhere(mask)[200::400].T)
+    spoiled[(*some, 2)] += 2.0
+    found = tgv_phase(spoiled, mask, UNIT, te=TE, f0=F0, magnitudes=np.ones_like(magnitudes))
+    assert relative_error(found, truth, mask) < 0.2
+
+
+def test_phase_takes_a_history_and_every_option_too():
+    mask, field = steep_field()
+    b0_dir = (0.3, -0.4, 0.866)
+    options = {
+        'b0_dir': b0_dir, 'weights': 0.5 * mask, 'reg_weight': 3e-4, 'reg_ratio': 2.0,
+        'robust': None, 'erosions': 1, 'max_iter': 5, 'tol': 1e-9, 'return_history': True,
+    }  # fmt: skip
+    one, one_history = tgv(field, mask, UNIT, **options)
+    other, history = tgv_phase(series(field), mask, UNIT, te=TE, f0=F0, **options)
+    np.testing.assert_allclose(one, other, atol=5e-3 * np.abs(one).max())
+    np.testing.assert_allclose(one_history, history, rtol=0.01)
 
 
 def random_mask(shape=(9, 8, 7)):
@@ -241,7 +297,8 @@ def test_solution_fulfils_the_conditions_of_optimality():
     mask = np.ones((11, 10, 9), bool)
     mask[0, 0] = mask[-1, -1] = False
     grid = Grid(mask, UNIT, (0.3, -0.4, 0.866))
-    source = grid.field_laplacian(rng.normal(size=mask.shape).astype(np.float32) * 0.02)
+    field = rng.normal(size=mask.shape).astype(np.float32) * 0.02
+    source = grid.laplacian_of(grid.bends(field))
     alphas, limit = (2e-4, 4e-4), np.finfo(np.float32).max
     solver = module._PrimalDual(grid, source, mask * np.float32(0.9), *alphas, limit)
     for _ in range(4000):
@@ -376,5 +433,27 @@ def test_bad_options_are_named():
         tgv(local, mask, UNIT, erosions=1.5)
     with pytest.raises(ValueError, match='leaves nothing'):
         tgv(local, mask, UNIT, erosions=30)
-    with pytest.raises(ValueError, match='phase_scale'):
-        tgv_from_phase(local, mask, UNIT, phase_scale=0)
+
+
+def test_bad_phase_is_named():
+    mask, field = steep_field()
+    phase = series(field)
+    solve = partial(tgv_phase, mask=mask, voxel_size=UNIT)
+    with pytest.raises(ValueError, match='echo last'):
+        solve(phase[..., 0], te=TE[:1], f0=F0)
+    with pytest.raises(ValueError, match=r'3 echo\(es\), te names 2'):
+        solve(phase, te=TE[:2], f0=F0)
+    with pytest.raises(ValueError, match='positive and increasing'):
+        solve(phase, te=TE[::-1], f0=F0)
+    with pytest.raises(ValueError, match=r'magnitude .* and phase .* differ'):
+        solve(phase, te=TE, f0=F0, magnitudes=phase[..., :2])
+    with pytest.raises(ValueError, match='must be real'):
+        solve(np.exp(1j * phase), te=TE, f0=F0)
+    for f0 in (0, -1, np.nan):
+        with pytest.raises(ValueError, match='f0 must be a positive number'):
+            solve(phase, te=TE, f0=f0)
+    with pytest.raises(ValueError, match='mask is empty'):
+        tgv_phase(phase, 0 * mask, UNIT, te=TE, f0=F0)
+    phase[..., 1][mask] = np.nan
+    with pytest.raises(ValueError, match=r'phase of echo 2 has .* not finite'):
+        solve(phase, te=TE, f0=F0)

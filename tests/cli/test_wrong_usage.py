@@ -53,7 +53,11 @@ from tests.cli.usage import refuse
         (['--run-uuid', '../x'], ['--run-uuid is a name of letters', "'../x'"]),
         (
             ['--strategy', 'superposed', '--inversion', 'tgv'],
-            ['--strategy superposed works on the local field'],
+            ['--strategy superposed works on the local field', 'takes the total field'],
+        ),
+        (
+            ['--strategy', 'superposed', '--inversion', 'tgv_phase'],
+            ['--strategy superposed works on the local field', 'takes the wrapped phase'],
         ),
         (['--random-seed', '0'], ['--random-seed', '>= 1']),
         (['--atlas', './no-such'], ['--atlas', 'no-such']),

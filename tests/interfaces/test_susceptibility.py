@@ -5,7 +5,8 @@ import pytest
 
 from qsmflow import io
 from qsmflow.algorithms import get_method, regions
-from qsmflow.algorithms.catalog import names
+from qsmflow.algorithms.catalog import STAGES, names
+from qsmflow.algorithms.operators import forward_field
 from qsmflow.bids.catalog import FINDINGS as KNOWN
 from qsmflow.interfaces.findings import FINDINGS
 from qsmflow.interfaces.susceptibility import (
@@ -59,7 +60,10 @@ def test_background_removal_is_the_kernel(scan, files, run, check, direction, me
     check(out.mask, inside)
 
 
-@pytest.mark.parametrize('method', names('inversion'))
+OF_A_FIELD = [name for name, entry in STAGES['inversion'].items() if entry.takes != 'phase']
+
+
+@pytest.mark.parametrize('method', OF_A_FIELD)
 def test_inversion_is_the_kernel(scan, files, run, check, direction, method):
     given, b0_dir = direction
     params = QUICK.get(method, {})
@@ -84,6 +88,73 @@ def test_inversion_is_the_kernel(scan, files, run, check, direction, method):
     )
     check(out.chimap, chi)
     assert np.abs(chi).max() > 0
+
+
+@pytest.mark.parametrize('sign', [None, 1, -1])
+def test_inversion_of_phase_is_the_kernel(scan, files, save, run, check, direction, sign):
+    given, b0_dir = direction
+    if sign is not None:
+        given = given | {'sign': {'Sign': sign, 'Source': 'user'}}
+    out = run(
+        DipoleInversion(
+            phase=save('turned', (sign or 1) * scan.phase),
+            magnitude=files.magnitude,
+            mask=files.mask,
+            weights=files.weights,
+            te=list(scan.te),
+            f0=scan.f0,
+            method='tgv_phase',
+            params={'max_iter': 5},
+            **given,
+        )
+    )
+    chi = get_method('inversion', 'tgv_phase')(
+        scan.phase,
+        scan.truth['mask'],
+        scan.voxel_size,
+        te=scan.te,
+        f0=scan.f0,
+        magnitudes=scan.magnitude,
+        b0_dir=b0_dir,
+        weights=scan.truth['mask'] * np.float32(0.5),
+        max_iter=5,
+    )
+    check(out.chimap, chi)
+    assert np.abs(chi).max() > 0
+    check(out.local_field, forward_field(chi, scan.voxel_size, b0_dir=b0_dir) * scan.truth['mask'])
+
+
+def test_inversion_of_phase_in_two_passes(scan, files, save, run):
+    weights = scan.truth['mask'] * np.float32(1)
+    weights[tuple(np.argwhere(scan.truth['mask'])[100::500].T)] = 0.1
+    out = run(
+        DipoleInversion(
+            phase=files.phase, mask=files.mask, weights=save('some', weights),
+            te=list(scan.te), f0=scan.f0, method='tgv_phase', params={'max_iter': 3},
+            strategy='two_pass',
+        )
+    )  # fmt: skip
+    assert out.convergence['Iterations'] == 6
+    assert np.abs(io.load_volume(out.chimap).data).max() > 0
+
+
+@pytest.mark.parametrize(
+    ('method', 'inputs', 'message'),
+    [
+        ('tgv_phase', ['local_field', 'te', 'f0'], 'wrapped phase of the echoes; got a field'),
+        ('tgv', ['phase', 'te', 'f0'], "total field; got phase. Set 'local_field'"),
+        ('tkd', ['phase'], "local field; got phase. Set 'local_field'"),
+        ('tgv_phase', ['phase', 'te'], "Set 'te', in s, and 'f0', in MHz"),
+        ('tgv_phase', ['phase', 'f0'], "Set 'te', in s, and 'f0', in MHz"),
+        ('tgv_phase', ['phase', 'local_field'], 'mutually exclusive'),
+    ],
+)
+def test_inversion_without_what_it_takes_is_refused(scan, files, run, method, inputs, message):
+    known = {'te': list(scan.te), 'f0': scan.f0, 'phase': files.phase}
+    known['local_field'] = files.local_field
+    given = {name: known[name] for name in inputs}
+    with pytest.raises((ValueError, OSError), match=message):
+        run(DipoleInversion(mask=files.mask, method=method, **given))
 
 
 def test_inputs_of_another_grid_are_refused(scan, files, save, run):

@@ -43,6 +43,7 @@ OF_T1W = {'to_t1w', 'from_t1w', 't1w_check'}
 WITH_DERIVATIVES = replace(SERIES, precomputed=READY)
 DECAY = {'r2star', 't2star', 's0'}
 EXTRAS = {'magnitude', 'r2star', 'field_noise'}
+OF_PHASE = {'phase', 'sign'}
 DRAWN = (*MAPS, 'magnitude', 'phase')
 
 
@@ -71,9 +72,24 @@ CASES = [
     case('field_mapping', te=TE[:1], f0=127.7, unfed={'bipolar'}),
     case('relaxometry', te=TE),
     case('background_removal'),
-    case('dipole_inversion', method='tkd', unused=EXTRAS, unfed={'local_field'}),
-    case('dipole_inversion', method='medi0', unused={'field_noise'}, unfed={'local_field'}),
+    case('dipole_inversion', method='tkd', unused=EXTRAS | OF_PHASE, unfed={'local_field'}),
+    case(
+        'dipole_inversion',
+        method='medi0',
+        unused={'field_noise', *OF_PHASE},
+        unfed={'local_field'},
+    ),
+    case('dipole_inversion', method='tgv', unused=EXTRAS | OF_PHASE),
+    case(
+        'dipole_inversion',
+        method='tgv_phase',
+        te=TE,
+        f0=127.7,
+        unused={'local_field', 'r2star', 'field_noise'},
+    ),
     case('susceptibility'),
+    case('susceptibility', inversion='tgv', unfed={'background_convergence'}),
+    case('susceptibility', inversion='tgv_phase', unfed={'background_convergence'}),
     case('susceptibility', reference='csf'),
     case('cosmos', unused={'r2star'}),
     case('cosmos', n=5, reference='csf', interpolation='cubic', b0_dir=(0.0, 1.0, 0.0)),
@@ -179,6 +195,9 @@ def test_what_a_node_needs_is_set_or_connected(builder, options, unused, unfed):
             pair[1] for *_, links in flat.in_edges(node, data='connect') for pair in links
         }
         needed = set(node.inputs.traits(mandatory=True)) - connected
+        for name, trait in node.inputs.traits(mandatory=True).items():
+            if connected & set(trait.xor or ()):  # another takes its place
+                needed.discard(name)
         missing = {name for name in needed if not isdefined(getattr(node.inputs, name))}
         assert not missing, f'{node.fullname} lacks {missing}'
 

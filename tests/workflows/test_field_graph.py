@@ -9,10 +9,10 @@ from qsmflow import workflows
 from tests.workflows.graphs import SERIES, TE, real_nodes, settings
 
 
-def wrapped_phase_path(workflow):
-    """Return the nodes that the wrapped phase goes through until it is unwrapped."""
+def wrapped_phase_path(workflow, end='unwrap'):
+    """Return the nodes that the wrapped phase goes through until it is used."""
     flat, nodes = real_nodes(workflow)
-    node = next(n for n in nodes if n.name == 'unwrap')
+    node = next(n for n in nodes if n.name == end)
     names = []
     while node:
         names.insert(0, node.name)
@@ -45,6 +45,40 @@ def test_bipolar_readout_is_corrected_before_all_else(n_echoes, mode, path):
         if ('phase', 'phase') in links
     }
     assert sources == {path[-2]}
+
+
+@pytest.mark.parametrize(
+    ('n_echoes', 'bipolar', 'path'),
+    [
+        (3, 'auto', ['prepare', 'bipolar', 'offset', 'invert']),
+        (2, 'off', ['prepare', 'offset', 'invert']),
+        (1, 'auto', ['prepare', 'invert']),
+    ],
+)
+def test_inversion_of_phase_gets_the_corrected_phase_and_no_field(n_echoes, bipolar, path):
+    workflow = workflows.init_reconstruction_wf(
+        te=TE[:n_echoes], f0=127.7, bipolar=bipolar, methods={'inversion': 'tgv_phase'}
+    )
+    names = wrapped_phase_path(workflow, 'invert')
+    assert [name for name in names if name not in ('inputnode', 'outputnode')] == path
+    ready = generate_expanded_graph(workflow._create_flat_graph())
+    given = {
+        door: (source.name, output)
+        for source, target, data in ready.edges(data=True)
+        for output, door in data['connect']
+        if target.name == 'invert'
+    }
+    assert given == {
+        'phase': (path[-2], 'phase'),
+        'sign': ('orient', 'info'),
+        'magnitude': ('prepare', 'magnitude'),
+        'mask': ('refine', 'mask'),
+        'weights': ('fit', 'weights'),
+    }
+    invert = next(node for node in ready.nodes() if node.name == 'invert').inputs
+    assert (invert.te, invert.f0) == (TE[:n_echoes], 127.7)
+    assert not [node for node in ready.nodes() if node.name == 'remove']
+    assert 'from the wrapped phase of the echoes by one-step multi-echo' in workflow.visit_desc()
 
 
 def test_what_is_said_of_a_bipolar_readout_is_true_whether_or_not_there_is_one():

@@ -152,6 +152,14 @@ def test_series_count_by_their_echoes_and_single_maps_do_not():
     assert all(few[step] <= many[step] for step in few)
 
 
+def test_inversion_of_phase_holds_two_series():
+    few, many = (
+        step_memory(SHAPE, VOXEL, n, {'inversion': 'tgv_phase'})['inversion'] for n in (2, 8)
+    )
+    volume = 4 * math.prod(SHAPE) / 1024**3
+    assert many - few == pytest.approx(6 * 4 * volume, abs=0.011)
+
+
 def test_strategy_counts_what_it_runs_and_holds():
     once = step_memory(SHAPE, VOXEL, 3, {'inversion': 'tkd'})['inversion']
     twice = step_memory(SHAPE, VOXEL, 3, {'inversion': 'tkd', 'strategy': 'two_pass'})['inversion']

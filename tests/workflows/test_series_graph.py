@@ -98,6 +98,27 @@ def test_what_a_preset_gives_is_used_and_recorded():
     assert given.items() <= recorded['Parameters'].items()
 
 
+@pytest.mark.parametrize(
+    ('inversion', 'taken'),
+    [
+        ('tkd', 'local field'),
+        ('tgv', 'total field'),
+        ('tgv_phase', 'wrapped phase of the echoes'),
+    ],
+)
+def test_sidecar_says_what_the_inversion_took(inversion, taken):
+    workflow = workflows.init_series_wf(
+        series=SERIES,
+        settings=settings(recon={'inversion': inversion}, atlas=()),
+        out_dir='/nowhere/out',
+    )
+    nodes = {node.name: node.inputs for node in real_nodes(workflow)[1]}
+    recorded = nodes['ds_chimap'].metadata
+    assert recorded['DipoleInversion']['Method'] == inversion
+    assert recorded['DipoleInversion']['Input'] == taken
+    assert ('BackgroundFieldRemoval' in recorded) is (inversion == 'tkd')
+
+
 def test_end_of_the_iterations_reaches_sidecars_and_report():
     workflow = workflows.init_series_wf(
         series=SERIES, settings=settings(atlas=()), out_dir='/nowhere/out'

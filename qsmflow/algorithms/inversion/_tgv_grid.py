@@ -138,29 +138,28 @@ class Grid:
         kernels.apply_stencil(volume, stencil, keep, self.stop, out)
         return out
 
-    def field_laplacian(self, field, period=0.0):
-        """Return the Laplacian of a field at voxels with an equation.
+    def bends(self, field):
+        """Return the second differences of a field along the axes.
 
         Parameters
         ----------
         field : ndarray of float32, shape (X, Y, Z)
             Field in the bounding box.
-        period : float, optional
-            If not zero, differences of neighbours are wrapped to half of it: the field may have
-            jumps of the period.
 
         Returns
         -------
-        ndarray of float32
-            On the grid.
+        ndarray of float32, shape (3, X', Y', Z')
+            On the grid; not divided by the squares of the edge lengths.
         """
-        inverse = 1 / period if period else 0.0
-        bends = np.zeros((3, *self.shape), np.float32)
+        out = np.zeros((3, *self.shape), np.float32)
+        ops.use_threads()
+        kernels.bends(self.placed(field), self.stop, out)
+        return out
+
+    def laplacian_of(self, bends):
+        """Return the Laplacian of a field at voxels with an equation, from its `bends`."""
         out = np.zeros(self.shape, np.float32)
         ops.use_threads()
-        kernels.bends(
-            self.placed(field), np.float32(period), np.float32(inverse), self.stop, bends
-        )
         kernels.laplacian_of_bends(bends, self.inverse, self.inner, self.stop, out)
         return out
 

@@ -173,26 +173,17 @@ def add_inside(direction, factor, keep, stop, target):
                 target[i, j, k] += factor * keep[i, j, k] * direction[i, j, k]
 
 
-@njit(cache=True, inline='always')
-def _rise(a, b, period, inverse):
-    step = b - a
-    return step - period * np.rint(step * inverse)
-
-
 @njit(cache=True, parallel=True)
-def bends(field, period, inverse, stop, out):
-    # Second differences along the axes; with a period, from wrapped first differences.
+def bends(field, stop, out):
+    # Second differences along the axes.
     nx, ny, _ = field.shape
     for i in prange(1, nx - 1):
         for j in range(1, ny - 1):
             for k in range(1, stop[i, j]):
                 here = field[i, j, k]
-                out[0, i, j, k] = _rise(here, field[i + 1, j, k], period, inverse)
-                out[0, i, j, k] -= _rise(field[i - 1, j, k], here, period, inverse)
-                out[1, i, j, k] = _rise(here, field[i, j + 1, k], period, inverse)
-                out[1, i, j, k] -= _rise(field[i, j - 1, k], here, period, inverse)
-                out[2, i, j, k] = _rise(here, field[i, j, k + 1], period, inverse)
-                out[2, i, j, k] -= _rise(field[i, j, k - 1], here, period, inverse)
+                out[0, i, j, k] = (field[i + 1, j, k] - here) - (here - field[i - 1, j, k])
+                out[1, i, j, k] = (field[i, j + 1, k] - here) - (here - field[i, j - 1, k])
+                out[2, i, j, k] = (field[i, j, k + 1] - here) - (here - field[i, j, k - 1])
 
 
 @njit(cache=True, inline='always')

@@ -151,7 +151,7 @@ def two_pass(
     >>> np.argwhere(chi).tolist()
     [[2, 2, 2]]
     """
-    mask = check_mask(mask, np.shape(local_field), 'local_field')
+    mask = check_mask(mask, np.shape(local_field)[:3], 'local_field')
     reliable = _reliable(reliable, weights, threshold, mask)
     call = _bound(invert, voxel_size, b0_dir, options)
     share = np.count_nonzero(reliable) / np.count_nonzero(mask)

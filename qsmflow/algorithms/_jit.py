@@ -15,12 +15,18 @@ last digits. Here the kernel's copy is private to it, so that both processes run
 copies of different kernels be taken for one another: their names hold an address in memory, which
 may be the same in two processes.
 
+**A kernel is compiled to the same code whatever was compiled before.** numba compiles its own
+helpers, as the division of complex numbers, for the first kernel that needs them, and keeps them
+for the others. If that one has ``fastmath``, so has the helper, also in kernels that have not, and
+the other way round. Here kernels with ``fastmath`` have helpers of their own.
+
 Kernels import ``njit`` and ``prange`` from here.
 """
 
 import hashlib
 
 from numba import njit, prange
+from numba.core.base import BaseContext
 from numba.core.caching import IndexDataCacheFile
 from numba.core.codegen import CPUCodeLibrary
 
@@ -56,5 +62,17 @@ def _optimize_with_own_copies(self):
     _optimize(self)
 
 
+_subtarget = BaseContext.subtarget
+
+
+def _subtarget_with_own_helpers(self, **options):
+    """Make a context for other options, without the helpers compiled for another ``fastmath``."""
+    context = _subtarget(self, **options)
+    if context.fastmath != self.fastmath:
+        context.cached_internal_func = {}
+    return context
+
+
 IndexDataCacheFile.save = _save
+BaseContext.subtarget = _subtarget_with_own_helpers
 CPUCodeLibrary._optimize_final_module = _optimize_with_own_copies

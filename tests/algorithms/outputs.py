@@ -12,6 +12,7 @@ import sys
 import numpy as np
 
 from qsmflow.algorithms import get_method
+from qsmflow.algorithms._jit import njit
 from qsmflow.algorithms.catalog import STAGES
 from qsmflow.algorithms.inversion._tgv_kernels import apply_stencil
 from qsmflow.units import radians_per_ppm
@@ -22,14 +23,15 @@ FITS = ('unwrapping', 'field', 'relaxometry')
 METHODS = [
     f'{stage}-{name}' for stage in (*FITS, 'background', 'inversion') for name in STAGES[stage]
 ]
-#: A sum of many terms in a kernel with ``fastmath``: whatever reorders sums shows here.
-STENCIL = 'kernel-stencil'
+#: Kernels alone: a sum of many terms with ``fastmath``, to show whether sums are reordered, and a
+#: division of complex numbers without it and with it.
+STENCIL, STRICT, RELAXED = KERNELS = ('kernel-stencil', 'kernel-strict', 'kernel-relaxed')
 
 
 def output(method):
-    """Return the output of a method, given as ``stage-name``, or of the one kernel `STENCIL`."""
-    if method == STENCIL:
-        return _stencil()
+    """Return the output of a method, given as ``stage-name``, or of one of `KERNELS`."""
+    if method in KERNELS:
+        return _stencil() if method == STENCIL else _quotient(fast=method == RELAXED)
     stage, _, name = method.partition('-')
     run = get_method(stage, name)
     return _of_echoes(stage, run) if stage in FITS else _of_field(STAGES[stage][name], stage, run)
@@ -41,6 +43,19 @@ def _stencil():
     weights = tuple(rng.random(10, np.float32))
     out = np.zeros_like(volume)
     apply_stencil(volume, weights, keep, np.full(volume.shape[:2], 13), out)
+    return out
+
+
+def _quotient(fast):
+    @njit(fastmath=fast)
+    def divide(a, b, out):
+        for i in range(a.size):
+            out[i] = a[i] / b[i]
+
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 1000, 2)).astype(np.float32).view(np.complex64)[..., 0]
+    out = np.zeros_like(a)
+    divide(a, b, out)
     return out
 
 

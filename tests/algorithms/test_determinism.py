@@ -12,7 +12,7 @@ import pytest
 from qsmflow.algorithms import catalog, get_method
 from tests.algorithms.fields import phantom
 from tests.algorithms.outputs import METHODS as NAMES
-from tests.algorithms.outputs import STENCIL
+from tests.algorithms.outputs import RELAXED, STENCIL, STRICT
 
 
 def _shifted(array):
@@ -69,6 +69,14 @@ def test_loaded_kernel_gives_what_it_gave_when_compiled(tmp_path):
     compiled, loaded = (_hashes(tmp_path, '1', STENCIL) for _ in range(2))
     assert len(list(tmp_path.glob('*/*apply_stencil*.nbc'))) == 1
     assert compiled == loaded
+
+
+def test_kernels_give_the_same_in_whatever_order_they_are_compiled(tmp_path):
+    one, other = (
+        _hashes(tmp_path, '1', *order) for order in ((STRICT, RELAXED), (RELAXED, STRICT))
+    )
+    assert one[STRICT] != one[RELAXED], 'otherwise nothing can be mixed up'
+    assert one == other
 
 
 @pytest.mark.slow

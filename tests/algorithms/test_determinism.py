@@ -1,10 +1,18 @@
-"""The same input gives the same bytes, wherever it lies in memory."""
+"""The same input gives the same bytes, wherever it lies in memory, and from loaded kernels."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from qsmflow.algorithms import catalog, get_method
 from tests.algorithms.fields import phantom
+from tests.algorithms.outputs import METHODS as NAMES
+from tests.algorithms.outputs import RELAXED, STENCIL, STRICT
 
 
 def _shifted(array):
@@ -41,3 +49,42 @@ def test_same_bytes(stage, method):
         held = np.empty(np.random.default_rng(len(results)).integers(1, 1 << 20), np.uint8)
         del held
     assert results[0] == results[1] == results[2]
+
+
+# --- compiled or loaded ---
+
+
+def _hashes(cache, threads, *methods):
+    """Return the hashes of outputs from a new process that keeps its kernels in a folder."""
+    command = [sys.executable, '-m', 'tests.algorithms.outputs', *methods]
+    settings = {
+        'NUMBA_CACHE_DIR': str(cache),
+        'NUMBA_NUM_THREADS': threads,
+        'OMP_NUM_THREADS': threads,
+    }
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, **settings}
+    done = subprocess.run(command, cwd=root, env=environment, stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout)
+
+
+def test_loaded_kernel_gives_what_it_gave_when_compiled(tmp_path):
+    compiled, loaded = (_hashes(tmp_path, '1', STENCIL) for _ in range(2))
+    assert len(list(tmp_path.glob('*/*apply_stencil*.nbc'))) == 1
+    assert compiled == loaded
+
+
+def test_kernels_give_the_same_in_whatever_order_they_are_compiled(tmp_path):
+    one, other = (
+        _hashes(tmp_path, '1', *order) for order in ((STRICT, RELAXED), (RELAXED, STRICT))
+    )
+    assert one[STRICT] != one[RELAXED], 'otherwise nothing can be mixed up'
+    assert one == other
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('threads', ['1', '2'])
+def test_loaded_methods_give_what_they_gave_when_compiled(tmp_path, threads):
+    compiled, loaded = (_hashes(tmp_path, threads) for _ in range(2))
+    assert list(compiled) == NAMES
+    assert compiled == loaded

@@ -274,7 +274,7 @@ def nltgv(
     magnitude=None,
     phase_scale=16.0,
     reg_weight=1e-4,
-    second_ratio=2.0,
+    reg_ratio=2.0,
     outside_weight=0.01,
     mu=0.3,
     rho=0.01,
@@ -312,7 +312,7 @@ def nltgv(
         Phase :math:`s` of 1 ppm, in rad; 16 is that at 3 T and 20 ms.
     reg_weight : float, optional
         Weight :math:`\lambda` of the first-order term, in ppm. Larger is smoother.
-    second_ratio : float, optional
+    reg_ratio : float, optional
         Weight of the second-order term over that of the first, 2 in [1]_. Differences are taken
         per mean voxel edge.
     outside_weight : float, optional
@@ -367,11 +367,11 @@ def nltgv(
     True
     """
     _check(reg_weight, outside_weight, phase_scale, mu, rho, start_iter, max_iter)
-    check_positive(second_ratio=second_ratio)
+    check_positive(reg_ratio=reg_ratio)
     problem = Problem.build(local_field, mask, voxel_size, b0_dir, weights, pad)
     penalty = make_penalty(problem, magnitude, outside_weight)
     start = _admm.find_turns(problem, penalty, phase_scale, start_iter)
-    variation = GeneralisedVariation(problem, penalty, reg_weight, second_ratio * reg_weight, rho)
+    variation = GeneralisedVariation(problem, penalty, reg_weight, reg_ratio * reg_weight, rho)
     admm = _admm.Admm(problem, variation, mu)
     history = _run(admm, start, phase_scale, max_iter, tol)
     chi = problem.placed(admm.chi)

@@ -71,14 +71,20 @@ def _of_echoes(stage, run):
 def _of_field(method, stage, run):
     chi, mask, local, background = phantom((23, 24, 21))
     noise = np.random.default_rng(0).normal(0, 0.002, mask.shape).astype(np.float32)
-    total = stage == 'background' or method.takes == 'total_field'
+    total = stage == 'background' or method.one_step
     field = (local + background if total else local) + noise * mask
     extras = {
         'magnitude': (1 - chi) * mask,
         'r2star': 20 * mask.astype(np.float32),
         'field_noise': np.full(mask.shape, 0.002, np.float32),
         'phase_scale': float(radians_per_ppm(0.02, F0)),
+        'magnitudes': np.repeat(((1 - chi) * mask)[..., None], len(EVEN), axis=-1),
+        'te': EVEN,
+        'f0': F0,
     }
+    if method.takes == 'phase':
+        scales = [float(radians_per_ppm(te, F0)) for te in EVEN]
+        field = np.angle(np.exp(1j * field[..., None] * scales)).astype(np.float32)
     options = {name: extras[name] for name in method.extras}
     if method.name in ('sharp', 'resharp', 'ismv'):
         options['radius'] = 3.0

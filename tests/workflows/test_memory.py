@@ -280,6 +280,7 @@ def test_every_node_takes_what_it_claims(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists('/proc/self/status'), reason='peaks are read from /proc')
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize('stage', [name for name in STAGES if name != 'strategy'])
 def test_every_method_takes_what_its_node_claims(stage, tmp_path):
     node = next(end for end, step in NODES.items() if step == stage)

@@ -117,7 +117,8 @@ def comparisons(others) -> list[str]:
 # --- Markdown ---------------------------------------------------------------------------------
 
 
-def _table(columns, rows) -> list[str]:
+def table(columns, rows) -> list[str]:
+    """Return the lines of a table in Markdown, with an empty one behind it."""
     lines = ['| ' + ' | '.join(columns) + ' |', '|' + '---|' * len(columns)]
     return [*lines, *('| ' + ' | '.join(cells) + ' |' for cells in rows), '']
 
@@ -137,12 +138,12 @@ def markdown(rows, others) -> str:
             *range(2, len(_COLUMNS) if shape == PEER_SHAPE else _COLUMNS.index('image pairs')),
         )
         cells = ([f'{row.stage}/{row.method}', *(_cells(row)[k] for k in shown)] for row in here)
-        lines += _table(('method', *(_COLUMNS[k] for k in shown)), cells)
+        lines += table(('method', *(_COLUMNS[k] for k in shown)), cells)
     found = list(_scaling_rows(rows))
     if found:
         width = max(len(cells) for cells in found) - 4
         names = ('method', 'threads', *(f'size {k + 1}' for k in range(width)), 'time', 'memory')
-        lines += ['Growth with the number of voxels N:', '', *_table(names, found)]
+        lines += ['Growth with the number of voxels N:', '', *table(names, found)]
     if others:
         cells = (
             [r.work, _by(r.shape), str(r.threads), r.other,
@@ -151,7 +152,7 @@ def markdown(rows, others) -> str:
         )  # fmt: skip
         columns = ('work', 'voxels', 'threads', 'other', 'times faster')
         lines += ['The same work by other implementations, which use one thread:', '']
-        lines += _table(columns, cells)
+        lines += table(columns, cells)
     return '\n'.join(lines) + '\n'
 
 

@@ -182,7 +182,7 @@ class Workflow(pe.Workflow):
 
 
 def _kept(links: list, end: int, node: Node, optional: tuple[str, ...]) -> list:
-    """Return the links but those to or from optional doors that a node does not have."""
+    """Return the links but those to or from optional fields that a node does not have."""
     left_out = set(optional) - set(node.inputs.copyable_trait_names())
     names = [link[end][0] if isinstance(link[end], tuple) else link[end] for link in links]
     return [
@@ -193,7 +193,7 @@ def _kept(links: list, end: int, node: Node, optional: tuple[str, ...]) -> list:
 
 
 def identity(name: str, fields: list[str], **values) -> Node:
-    """Return a node that passes its fields through: the doors of a workflow.
+    """Return a node that passes its fields through: the inputnode or outputnode of a workflow.
 
     Parameters
     ----------

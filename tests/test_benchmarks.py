@@ -17,7 +17,7 @@ from qsmflow.phantom import tissues
 
 FOLDER = Path(__file__).parents[1] / 'benchmarks'
 NAMES = ('testbeds', 'synthetic', 'reference', 'measure', 'compare', 'speed_tables', 'chain',
-         'speed', 'study', 'overview')  # fmt: skip
+         'speed', 'stencils', 'study', 'overview')  # fmt: skip
 
 
 @pytest.fixture(scope='module')
@@ -508,3 +508,34 @@ class TestOverview:
         page.write_text('nothing')
         with pytest.raises(SystemExit, match='begin comparison'):
             bench['study'].write_between(page, {'comparison': 'x'})
+
+
+class TestStencils:
+    def test_iterative_methods_are_in_the_table_and_kernels_are_put_back(
+        self, bench, tmp_path, capsys
+    ):
+        from qsmflow.algorithms import _kernels
+
+        stencils, kernels = bench['stencils'], dict(vars(_kernels))
+        page = tmp_path / 'page.md'
+        page.write_text(f'before\n{stencils.BEGIN}old\n{stencils.END}after\n')
+        methods = ['inversion/tv', 'inversion/tkd']
+        assert stencils.main(
+            ['--size', '0.01', '--only', *methods, '--markdown', str(page)]
+        ) == 0  # fmt: skip
+        assert vars(_kernels) == kernels
+        (row,) = (line for line in page.read_text().splitlines() if 'inversion/' in line)
+        name, *shares, floor, copies, ratio = (cell.strip() for cell in row.strip('|').split('|'))
+        assert name == 'inversion/tv'
+        assert 0 < sum(float(share.rstrip(' %')) for share in shares) <= 101
+        # The split alone holds the map, a dual with three components and the source.
+        assert 2.5 < float(floor) < 20
+        assert float(copies) > 0
+        assert float(ratio) > 0
+
+    def test_arrays_that_are_given_are_counted(self, bench):
+        spent = bench['stencils'].Spent()
+        array = np.zeros(10, np.float32)
+        assert spent.watching(lambda a, b, out: b)(array, 3, out=array[:5]) == 3
+        assert spent.touched == 60
+        assert spent.seconds > 0

@@ -205,7 +205,7 @@ def check_phase(
 
 
 def check_filter(
-    source: SourceFile, spreads: Sequence[float], turns: float, force: Sequence[str] = ()
+    source: SourceFile, spreads: Sequence[float], frequency_time: float, force: Sequence[str] = ()
 ) -> list[Finding]:
     """Judge whether the phase was high-pass filtered (``A12``), by data and ``ImageType``.
 
@@ -215,13 +215,13 @@ def check_filter(
         Phase of the first echo.
     spreads : sequence of float
         Spread of the slow phase in the first echo and in the last.
-    turns : float
+    frequency_time : float
         Imaging frequency times the last echo time, in MHz s; 0 where the data cannot tell.
     force : sequence of str, optional
         ``'filtered-phase'`` makes it a warning.
     """
     words = sorted(image_type(source) & FILTER_WORDS)
-    telling = turns >= SLOW_PHASE_FROM and math.isfinite(spreads[-1])
+    telling = frequency_time >= SLOW_PHASE_FROM and math.isfinite(spreads[-1])
     measured = telling and spreads[-1] < FILTERED
     if not words and not measured:
         return []

@@ -202,7 +202,7 @@ def _plugin(settings: Settings):
 
 
 def _count_nodes(workflow: Workflow) -> dict[str, int]:
-    """Count the nodes of each group that will run; doors of workflows are not run."""
+    """Count the nodes of each group that will run; inputnodes and outputnodes are not."""
     totals: dict[str, int] = {}
     for name in workflow.list_node_names():
         if name.rpartition('.')[2] in ('inputnode', 'outputnode'):

@@ -5,9 +5,9 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from qsmflow import __version__
 from qsmflow.bids.findings import EXIT_OUTPUT, DatasetError, Finding
 from qsmflow.bids.series import GRESeries
+from qsmflow.cli.workdir import GRAPH, version_folder
 from qsmflow.settings import Settings
 
 _LOGGER = logging.getLogger('qsmflow.cli')
@@ -160,7 +160,7 @@ def _work_folders(work_dir: Path, subjects: Iterable[str]) -> list[Path]:
     """Return the folders in which nipype keeps the nodes of subjects."""
     from qsmflow.workflows.base import subject_workflow_name
 
-    base = work_dir / f'qsmflow-{__version__}' / 'qsmflow_wf'
+    base = version_folder(work_dir) / GRAPH
     return [base / subject_workflow_name(subject) for subject in subjects]
 
 

@@ -346,7 +346,7 @@ _FACT_SOURCES = {
 
 
 def _feed(workflow: Workflow, source: Workflow, target: Workflow, fields: Sequence[str]) -> None:
-    """Connect output doors to input doors of the same name."""
+    """Connect fields of outputnodes to those of inputnodes of the same name."""
     links = [(f'outputnode.{field}', f'inputnode.{field}') for field in fields]
     workflow.connect([(source, target, links)])
 

@@ -158,7 +158,7 @@ def _inversions(chosen: Mapping[str, str]) -> tuple[str, ...]:
 def _further_volumes(chosen: Mapping[str, str], n_echoes: int) -> int:
     """Return the number of volumes that an inversion takes on top: extras, a first estimate."""
     entry = STAGES['inversion'][chosen['inversion']]
-    volumes = sum(name not in ('phase_scale', 'magnitudes', 'te', 'f0') for name in entry.extras)
+    volumes = sum(name in ('magnitude', 'r2star', 'field_noise') for name in entry.extras)
     # A series is held as it is stored, and in the order in which it is worked on.
     series = [name for name in (entry.takes, *entry.extras) if name in ('phase', 'magnitudes')]
     volumes += 2 * n_echoes * len(series)

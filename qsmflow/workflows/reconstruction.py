@@ -8,7 +8,7 @@ from qsmflow.workflows.field import init_field_mapping_wf
 from qsmflow.workflows.preparation import init_brain_mask_wf, init_preparation_wf
 from qsmflow.workflows.susceptibility import CONVERGENCE, init_susceptibility_wf
 
-#: Fields of the input and of the output door, by the stage that feeds them.
+#: Fields of the inputnode and of the outputnode, by the stage that feeds them.
 INPUTS = ('magnitude_files', 'phase_files', 'real_files', 'imaginary_files')
 OUTPUTS = {
     'preparation': ('magnitude', 'phase', 'first_magnitude', 'info'),
@@ -191,7 +191,7 @@ def _own(params: dict, methods: dict, used: str) -> dict:
 
 
 def _connect_doors(workflow: Workflow, stages: dict[str, Workflow]) -> None:
-    """Connect the input door to the first stage and every stage to the output door."""
+    """Connect the inputnode to the first stage and every stage to the outputnode."""
     names = {
         (stage, field): RENAMED.get((stage, field), field)
         for stage, fields in OUTPUTS.items()

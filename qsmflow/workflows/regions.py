@@ -23,10 +23,10 @@ from qsmflow.workflows.reportlets import store_figure
 WITH_DENTATE = 'CIT168'
 _MAPS = ('chimap', 'r2star', 't2star', 'magnitude', 'qsm_mask')
 _WAYS = ('from_template', 'to_template')
-#: Input doors of the two kinds of stages inside.
+#: Fields of the inputnodes of the two kinds of stages inside.
 _DENTATE_INPUTS = ('chimap', 'r2star', 'magnitude', 'qsm_mask', *_WAYS)
 _TABLE_INPUTS = (*_MAPS, *_WAYS, 'reference', 'check')
-#: What leads to a segmentation in the space of the T1w image, and the doors for it.
+#: What leads to a segmentation in the space of the T1w image, and the fields for it.
 _T1W_INPUTS = ('from_t1w', 'to_t1w', 't1w_check')
 _T1W_TARGETS = (*_WAYS, 'check')
 

@@ -44,12 +44,22 @@ def _scale(differences):
     return np.float32(1.4826 * np.median(differences) or differences.mean(dtype=np.float64))
 
 
+def _uneven(penalty):
+    """Return the bounds, in each row, of voxels whose penalties differ between the axes."""
+    bounds = np.zeros((*penalty.shape[1:3], 2), np.int64)
+    if len(penalty) > 1:
+        ops.use_threads()
+        steps.find_uneven(penalty, bounds)
+    return bounds
+
+
 class TotalVariation:
     """Total variation with isotropic norm."""
 
     def __init__(self, problem, penalty, reg_weight, rho):
         self.split = GradientSplit(problem.grid, problem.steps)
         self.penalty = penalty
+        self.uneven = _uneven(penalty)
         self.rho = rho
         self.level = np.float32(reg_weight / rho)
 
@@ -59,7 +69,9 @@ class TotalVariation:
         if len(self.penalty) == 1:
             return split.update(chi, self.penalty[0], self.level)
         ops.use_threads()
-        steps.project_weighted(chi, self.penalty, self.level, *split.steps, split.dual)
+        steps.project_weighted(
+            chi, self.penalty, self.uneven, self.level, *split.steps, split.dual
+        )
         kernels.dual_source(split.dual, *split.steps, split.divergence, split.source)
         return split.source
 
@@ -78,6 +90,7 @@ class GeneralisedVariation:
     def __init__(self, problem, penalty, reg_weight, second_weight, rho):
         grid = problem.grid
         self.penalty, self.second_penalty = penalty, penalty.mean(axis=0)
+        self.uneven = _uneven(penalty)
         self.steps = problem.steps
         self.rho = rho
         self.level = np.float32(reg_weight / rho)
@@ -113,6 +126,7 @@ class GeneralisedVariation:
             self.vector,
             self.tensor_dual,
             self.penalty,
+            self.uneven,
             self.level,
             np.float32(self.ratio),
             self.step,

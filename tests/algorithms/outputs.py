@@ -42,7 +42,7 @@ def _stencil():
     volume, keep = rng.random((2, 12, 13, 14), np.float32)
     weights = tuple(rng.random(10, np.float32))
     out = np.zeros_like(volume)
-    apply_stencil(volume, weights, keep, np.full(volume.shape[:2], 13), out)
+    apply_stencil(volume, weights, keep, np.tile(np.uint64([1, 13]), (*volume.shape[:2], 1)), out)
     return out
 
 

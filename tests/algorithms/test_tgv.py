@@ -224,6 +224,17 @@ def random_state(grid):
     return chi, eta, w, v, p, q
 
 
+def test_rows_hold_all_voxels_inside():
+    grid = Grid(random_mask(), (1, 1, 1), (0, 0, 1))
+    first, stop = np.moveaxis(grid.rows.astype(int), -1, 0)[..., None]
+    k = np.arange(grid.shape[2])
+    assert grid.mask[(k < first) | (k >= stop)].sum() == 0
+    assert (grid.mask.any(axis=2) == (first < stop)[..., 0]).all()
+    assert (((stop - first) % 8 == 0) | (first == 1)).all()
+    assert (first[first < stop] >= 1).all()
+    assert stop.max() < grid.shape[2]
+
+
 def test_steps_of_both_sides_are_adjoint():
     grid = Grid(random_mask(), (0.9, 1.0, 1.1), (0.3, -0.4, 0.866))
     chi, eta, w, v, p, q = random_state(grid)
@@ -231,12 +242,12 @@ def test_steps_of_both_sides_are_adjoint():
     up_p, up_q, up_v = np.zeros_like(p), np.zeros_like(q), zero.copy()
     common = grid.wave, grid.laplacian, grid.inverse
     kernels.dual_step(
-        chi, w, eta, grid.mask, grid.inner, zero, *common, one, one, huge, huge, one, grid.stop,
+        chi, w, eta, grid.mask, grid.inner, zero, *common, one, one, huge, huge, one, grid.rows,
         up_p, up_q, up_v,
     )  # fmt: skip
     down_w, down_eta, down_chi = np.zeros_like(w), zero.copy(), zero.copy()
     kernels.primal_step(
-        v, p, q, grid.mask, grid.inner, zero, *common, one, one, huge, one, grid.stop,
+        v, p, q, grid.mask, grid.inner, zero, *common, one, one, huge, one, grid.rows,
         down_w, down_eta, np.zeros_like(w), zero.copy(), down_chi,
     )  # fmt: skip
     twice = np.array([1, 1, 1, 2, 2, 2]).reshape(6, 1, 1, 1)

@@ -95,8 +95,10 @@ class Grid:
     ----------
     inner : ndarray of float32
         1 at voxels with a data equation: those whose eighteen neighbours are inside.
-    stop : ndarray of int, shape (X', Y')
-        End of the voxels inside, in each row along the last axis.
+    rows : ndarray of uint64, shape (X', Y', 2)
+        The first voxel to visit in each row along the last axis, and the one after the last: all
+        that are inside, and up to seven before, so that few are left over by loops that take
+        eight at a time. Both are zero where none is inside.
     """
 
     def __init__(self, mask, steps, b0_dir):
@@ -106,8 +108,7 @@ class Grid:
         eighteen = ndimage.generate_binary_structure(3, 2)
         self.mask = self.placed(mask)
         self.inner = self.placed(ndimage.binary_erosion(mask, eighteen))
-        inside = self.mask[:, :, ::-1] != 0
-        self.stop = np.where(inside.any(axis=2), self.shape[2] - inside.argmax(axis=2), 0)
+        self.rows = _rows(self.mask != 0)
         self.inverse = tuple(np.float32(1 / h) for h in steps)
         self.laplacian = laplacian_stencil(steps)
         self.wave = wave_stencil(steps, b0_dir)
@@ -127,15 +128,13 @@ class Grid:
 
     def smoothed(self, volume):
         """Return the solution of (screening - Laplacian) x = volume, in one FFT pair."""
-        spectrum = ops.rfft(volume)
-        spectrum *= self.smoothing
-        return ops.irfft(spectrum, self.shape)
+        return ops.convolve(volume, self.smoothing)
 
     def apply(self, stencil, volume, keep):
         """Return a stencil's image of a volume, times ``keep``."""
         out = np.zeros(self.shape, np.float32)
         ops.use_threads()
-        kernels.apply_stencil(volume, stencil, keep, self.stop, out)
+        kernels.apply_stencil(volume, stencil, keep, self.rows, out)
         return out
 
     def bends(self, field):
@@ -153,14 +152,14 @@ class Grid:
         """
         out = np.zeros((3, *self.shape), np.float32)
         ops.use_threads()
-        kernels.bends(self.placed(field), self.stop, out)
+        kernels.bends(self.placed(field), self.rows, out)
         return out
 
     def laplacian_of(self, bends):
         """Return the Laplacian of a field at voxels with an equation, from its `bends`."""
         out = np.zeros(self.shape, np.float32)
         ops.use_threads()
-        kernels.laplacian_of_bends(bends, self.inverse, self.inner, self.stop, out)
+        kernels.laplacian_of_bends(bends, self.inverse, self.inner, self.rows, out)
         return out
 
     def norms(self):
@@ -193,6 +192,13 @@ class Grid:
         image = self.apply(self.wave, chi, self.inner)
         image = self.smoothed(image) * self.inner
         return self.apply(self.wave, image, self.mask)
+
+
+def _rows(inside):
+    first, stop = inside.argmax(axis=2), inside.shape[2] - inside[:, :, ::-1].argmax(axis=2)
+    first -= (first - stop) % 8
+    rows = np.stack([np.maximum(first, 1), stop], axis=-1)
+    return (rows * inside.any(axis=2)[..., None]).astype(np.uint64)
 
 
 def largest_eigenvalue(square, precondition, start, count=_LANCZOS):

@@ -379,19 +379,19 @@ class _PrimalDual:
         kernels.dual_step(
             self.chi_bar, self.w_bar, self.eta_bar, grid.mask, grid.inner, self.source,
             grid.wave, grid.laplacian, grid.inverse, self.sigma_p, self.sigma_q, *self.alphas,
-            _RELAX, grid.stop, self.p, self.q, self.work,
+            _RELAX, grid.rows, self.p, self.q, self.work,
         )  # fmt: skip
         upward = grid.smoothed(self.work)
         factor = _RELAX * self.sigma_v
-        kernels.add_inside(upward, factor, grid.inner, grid.stop, self.multiplier)
+        kernels.add_inside(upward, factor, grid.inner, grid.rows, self.multiplier)
         kernels.primal_step(
             self.multiplier, self.p, self.q, grid.mask, grid.inner, self.weight2, grid.wave,
             grid.laplacian, grid.inverse, self.tau_eta, self.tau_w, self.limit, _RELAX,
-            grid.stop, self.w, self.eta, self.w_bar, self.eta_bar, self.work,
+            grid.rows, self.w, self.eta, self.w_bar, self.eta_bar, self.work,
         )  # fmt: skip
         downward = grid.smoothed(self.work)
         change = kernels.chi_step(
-            downward, self.tau, _RELAX, grid.mask, grid.stop, self.chi, self.chi_bar
+            downward, self.tau, _RELAX, grid.mask, grid.rows, self.chi, self.chi_bar
         )
         return math.sqrt(change)
 

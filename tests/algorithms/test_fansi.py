@@ -112,7 +112,7 @@ def axes_of_ellipsoids(shape):
     """Return half axes that are equal in some rows, and towards the ends of most others."""
     axes = np.exp(np.random.default_rng(0).uniform(-2, 1, (3, *shape))).astype(np.float32)
     axes[:, 0] = axes[0, 0]
-    axes[:, :, 1, :7] = axes[1, :, 1, :7]
+    axes[:, :, 1, :9] = axes[1, :, 1, :9]
     axes[:, :, 2, -5:] = axes[2, :, 2, -5:]
     return axes
 
@@ -126,7 +126,7 @@ def bounds_of_uneven(axes):
 def test_bounds_of_voxels_with_different_axes():
     bounds = bounds_of_uneven(axes_of_ellipsoids((6, 5, 19)))
     assert (bounds[0, :, 0] == bounds[0, :, 1]).all()
-    assert bounds[1:].tolist() == [[[0, 19], [7, 19], [0, 14], [0, 19], [0, 19]]] * 5
+    assert bounds[1:].tolist() == [[[0, 19], [8, 19], [0, 16], [0, 19], [0, 19]]] * 5
 
 
 def test_projection_onto_ellipsoids():

@@ -174,7 +174,8 @@ def _shift(x, out):
 @njit(cache=True, parallel=True)
 def find_uneven(penalty, uneven):
     # `uneven` receives the first voxel of each row whose penalties differ between the axes, and
-    # the one after the last.
+    # the one after the last; rounded to eights, so that loops which take eight at a time leave
+    # few over.
     nx, ny, nz = penalty[0].shape
     for i in prange(nx):
         for j in range(ny):
@@ -183,7 +184,8 @@ def find_uneven(penalty, uneven):
                 p = penalty[0, i, j, k]
                 if p != penalty[1, i, j, k] or p != penalty[2, i, j, k]:
                     first, last = min(first, k), k + 1
-            uneven[i, j, 0], uneven[i, j, 1] = min(first, last), last
+            uneven[i, j, 0] = min(first, last) // 8 * 8
+            uneven[i, j, 1] = min((last + 7) // 8 * 8, nz)
 
 
 @njit(cache=True, parallel=True, fastmath=True)
@@ -338,25 +340,37 @@ def coupled_step(source, data, bend, chi, kernel, ex, ey, ez, mu, rho, muh):
     # On return the first three hold the spectra of chi, of the model field and of lap(h). What
     # the background explains at its own cost is taken out of the weight of the data first.
     nx, ny, nz = chi.shape
-    change = 0.0
-    energy = 1e-30
+    sums = np.empty((nx, 2))
     for i in prange(nx):
+        change, energy = 0.0, 0.0
         for j in range(ny):
-            for k in range(nz):
-                d = kernel[i, j, k]
-                lap = ex[i] + ey[j] + ez[k]
-                free = _ONE / (mu + muh * lap * lap)
-                share = mu * muh * lap * free
-                right = share * d * (lap * data[i, j, k] + bend[i, j, k])
-                right += rho * (lap * chi[i, j, k] + source[i, j, k])
-                left = share * lap * d * d + rho * lap
-                new = right / left if left > 0 else np.complex64(0)
-                h = free * (mu * (data[i, j, k] - d * new) - muh * lap * bend[i, j, k])
-                step = new - chi[i, j, k]
-                change += step.real * step.real + step.imag * step.imag
-                energy += new.real * new.real + new.imag * new.imag
-                chi[i, j, k] = new
-                source[i, j, k] = new
-                data[i, j, k] = d * new + h
-                bend[i, j, k] = -lap * h
-    return change / energy
+            rows = source[i, j], data[i, j], bend[i, j], chi[i, j], kernel[i, j]
+            found = _coupled_row(*rows, ex[i] + ey[j], ez, mu, rho, muh)
+            change += found[0]
+            energy += found[1]
+        sums[i, 0], sums[i, 1] = change, energy
+    total = sums.sum(axis=0)
+    return total[0] / (total[1] + 1e-30)
+
+
+@njit(cache=True, fastmath=True, error_model='numpy')
+def _coupled_row(source, data, bend, chi, kernel, exy, ez, mu, rho, muh):
+    change, energy = _ZERO, _ZERO
+    for k in range(kernel.size):
+        d = kernel[k]
+        lap = exy + ez[k]
+        free = _ONE / (mu + muh * lap * lap)
+        share = mu * muh * lap * free
+        left = share * lap * d * d + rho * lap
+        inverse = _ONE / left if left > _ZERO else _ZERO
+        right = share * d * (lap * data[k] + bend[k]) + rho * (lap * chi[k] + source[k])
+        new = inverse * right
+        h = free * (mu * (data[k] - d * new) - muh * lap * bend[k])
+        step = new - chi[k]
+        change += step.real * step.real + step.imag * step.imag
+        energy += new.real * new.real + new.imag * new.imag
+        chi[k] = new
+        source[k] = new
+        data[k] = d * new + h
+        bend[k] = -lap * h
+    return change, energy

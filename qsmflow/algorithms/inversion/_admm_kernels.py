@@ -339,7 +339,7 @@ def follow_gradient(chi, before, step, sx, sy, sz, w):
 def coupled_step(source, data, bend, chi, kernel, ex, ey, ez, mu, rho, muh):
     # On return the first three hold the spectra of chi, of the model field and of lap(h). What
     # the background explains at its own cost is taken out of the weight of the data first.
-    nx, ny, nz = chi.shape
+    nx, ny = chi.shape[:2]
     sums = np.empty((nx, 2))
     for i in prange(nx):
         change, energy = 0.0, 0.0

@@ -16,6 +16,8 @@ LINK_SCALE = 0.5
 SCREEN_SCALE = 0.7
 #: Sweeps of each direction on the coarsest level, which has at most a few voxels.
 COARSEST_SWEEPS = 6
+#: Planes that a thread restricts at least: it works out two more for its neighbours.
+SLAB = 4
 
 
 @dataclass
@@ -30,7 +32,12 @@ class _Level:
     region: np.ndarray
     u: np.ndarray
     rhs: np.ndarray
-    residual: np.ndarray
+
+    @property
+    def target(self):
+        """What the restriction of a residual takes, and where it writes to."""
+        slabs = max(1, min(ops.workers(), self.rhs.shape[0] // SLAB))
+        return self.factors, self.rhs, self.inverse, self.u, slabs
 
 
 class DirichletLaplacian:
@@ -57,7 +64,6 @@ class DirichletLaplacian:
         self.region = np.pad(region, 1)
         self.strengths = tuple(np.float32(1 / step**2) for step in voxel_size)
         self.rows = row_range(self.region)
-        self.residual = self.empty()
         self.levels = _build_levels(self.region, self.strengths, voxel_size)
 
     def empty(self):
@@ -80,20 +86,19 @@ class DirichletLaplacian:
         fine = (self.region, *self.strengths, *self.rows)
         kernels.start_finest(out, rhs, *fine)
         if self.levels:
-            kernels.residual_finest(out, *fine, self.residual)
-            self._correct(0, self.residual)
             level = self.levels[0]
+            kernels.restrict_finest(out, *fine, *level.target)
+            self._correct(0)
             kernels.prolong(level.u, level.factors, self.region, *self.rows, out)
         kernels.sweep_finest(out, rhs, *fine, 1)
         kernels.sweep_finest(out, rhs, *fine, 0)
         return out
 
-    def _correct(self, number, residual):
-        """Solve for the correction on a coarse level, given the residual of the finer one."""
+    def _correct(self, number):
+        """Solve for the correction on a coarse level, from its right side and its first sweep."""
         level = self.levels[number]
-        kernels.restrict(residual, level.factors, *level.rows, level.rhs)
         stencil = (*level.links, level.inverse, *level.rows)
-        kernels.start_coarse(level.u, level.rhs, *stencil)
+        kernels.sweep_coarse(level.u, level.rhs, *stencil, 1)
         if number + 1 == len(self.levels):
             for _ in range(COARSEST_SWEEPS):
                 kernels.sweep_coarse(level.u, level.rhs, *stencil, 0)
@@ -102,9 +107,9 @@ class DirichletLaplacian:
                 kernels.sweep_coarse(level.u, level.rhs, *stencil, 1)
                 kernels.sweep_coarse(level.u, level.rhs, *stencil, 0)
         else:
-            kernels.residual_coarse(level.u, *level.links, *level.rows, level.residual)
-            self._correct(number + 1, level.residual)
             coarse = self.levels[number + 1]
+            kernels.restrict_coarse(level.u, *level.links, *level.rows, *coarse.target)
+            self._correct(number + 1)
             kernels.prolong(coarse.u, coarse.factors, level.region, *level.rows, level.u)
         kernels.sweep_coarse(level.u, level.rhs, *stencil, 1)
         kernels.sweep_coarse(level.u, level.rhs, *stencil, 0)
@@ -182,7 +187,7 @@ def _build_levels(region, strengths, voxel_size):
 def _coarsen(links, factors, sizes):
     """Return the level below the one with the given links and screen."""
     shape = tuple(n + 2 for n in sizes)
-    new = [np.zeros(shape, np.float32) for _ in range(8)]
+    new = [np.zeros(shape, np.float32) for _ in range(7)]
     scales = tuple(np.float32(LINK_SCALE if f == 2 else 1) for f in factors)
     kernels.coarse_links(*links, factors, scales, np.float32(SCREEN_SCALE), *new[:4])
     kernels.inverse_diagonal(*new[:5])

@@ -6,6 +6,7 @@ indices sum to an even number.
 """
 
 import numpy as np
+
 from qsmflow.algorithms._jit import njit, prange
 
 

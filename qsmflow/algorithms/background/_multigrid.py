@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 
 from qsmflow.algorithms import operators as ops
@@ -16,6 +17,8 @@ LINK_SCALE = 0.5
 SCREEN_SCALE = 0.7
 #: Sweeps of each direction on the coarsest level, which has at most a few voxels.
 COARSEST_SWEEPS = 6
+#: Voxels up to which one thread is faster than to share a level among several.
+SMALL = 1 << 16
 #: Planes that a thread restricts at least: it works out two more for its neighbours.
 SLAB = 4
 
@@ -82,21 +85,24 @@ class DirichletLaplacian:
 
     def cycle(self, rhs, out):
         """Write the approximate solution of ``-laplacian(u) = rhs`` to ``out``, zero outside."""
-        ops.use_threads()
+        threads = ops.use_threads()
         fine = (self.region, *self.strengths, *self.rows)
         kernels.start_finest(out, rhs, *fine)
         if self.levels:
             level = self.levels[0]
             kernels.restrict_finest(out, *fine, *level.target)
-            self._correct(0)
+            self._correct(0, threads)
+            numba.set_num_threads(threads)
             kernels.prolong(level.u, level.factors, self.region, *self.rows, out)
         kernels.sweep_finest(out, rhs, *fine, 1)
         kernels.sweep_finest(out, rhs, *fine, 0)
         return out
 
-    def _correct(self, number):
+    def _correct(self, number, threads):
         """Solve for the correction on a coarse level, from its right side and its first sweep."""
         level = self.levels[number]
+        threads = threads if level.u.size > SMALL else 1
+        numba.set_num_threads(threads)
         stencil = (*level.links, level.inverse, *level.rows)
         kernels.sweep_coarse(level.u, level.rhs, *stencil, 1)
         if number + 1 == len(self.levels):
@@ -109,7 +115,8 @@ class DirichletLaplacian:
         else:
             coarse = self.levels[number + 1]
             kernels.restrict_coarse(level.u, *level.links, *level.rows, *coarse.target)
-            self._correct(number + 1)
+            self._correct(number + 1, threads)
+            numba.set_num_threads(threads)
             kernels.prolong(coarse.u, coarse.factors, level.region, *level.rows, level.u)
         kernels.sweep_coarse(level.u, level.rhs, *stencil, 1)
         kernels.sweep_coarse(level.u, level.rhs, *stencil, 0)

@@ -73,14 +73,14 @@ class DirichletLaplacian:
         """Return a framed volume of zeros."""
         return np.zeros(self.region.shape, np.float32)
 
-    def laplacian(self, u, out, where=None):
-        """Write the Laplacian of ``u`` on the region, or on ``where``, to ``out``.
+    def laplacian(self, u, out, where=None, sign=1):
+        """Write ``sign`` times the Laplacian of ``u`` on the region, or on ``where``, to ``out``.
 
         ``where`` is a pair of a framed mask and its rows; ``out`` must be zero elsewhere.
         """
         region, rows = (self.region, self.rows) if where is None else where
         ops.use_threads()
-        kernels.laplacian(u, region, *self.strengths, *rows, out)
+        kernels.laplacian(u, region, *(sign * s for s in self.strengths), *rows, out)
         return out
 
     def cycle(self, rhs, out):
@@ -178,25 +178,31 @@ def _factors(steps, sizes):
 
 def _build_levels(region, strengths, voxel_size):
     """Return the coarse levels, the finest of them first."""
-    links = [np.zeros(region.shape, np.float32) for _ in range(4)]
-    ops.use_threads()
-    kernels.finest_links(region, *strengths, *links)
     levels, steps, sizes = [], tuple(voxel_size), tuple(n - 2 for n in region.shape)
+    ones = region.astype(np.float32)
+    ops.use_threads()
     while max(sizes) > 2:
         factors = _factors(steps, sizes)
         sizes = tuple(-(-n // f) for n, f in zip(sizes, factors, strict=True))
         steps = tuple(s * f for s, f in zip(steps, factors, strict=True))
-        levels.append(_coarsen(links, factors, sizes))
-        links = [*levels[-1].links, levels[-1].screen]
+        new = [np.zeros(tuple(n + 2 for n in sizes), np.float32) for _ in range(7)]
+        if levels:
+            kernels.coarse_links(*levels[-1].links, levels[-1].screen, *_scales(factors), *new[:4])
+        else:
+            kernels.first_links(ones, *strengths, *_scales(factors), *new[:4])
+        levels.append(_level(factors, new))
     return levels
 
 
-def _coarsen(links, factors, sizes):
-    """Return the level below the one with the given links and screen."""
-    shape = tuple(n + 2 for n in sizes)
-    new = [np.zeros(shape, np.float32) for _ in range(7)]
-    scales = tuple(np.float32(LINK_SCALE if f == 2 else 1) for f in factors)
-    kernels.coarse_links(*links, factors, scales, np.float32(SCREEN_SCALE), *new[:4])
-    kernels.inverse_diagonal(*new[:5])
-    region = new[4] > 0
-    return _Level(factors, tuple(new[:3]), new[3], new[4], row_range(region), region, *new[5:])
+def _scales(factors):
+    """Return what the links of a level that is coarsened by ``factors`` are made with."""
+    links = tuple(np.float32(LINK_SCALE if f == 2 else 1) for f in factors)
+    return factors, links, np.float32(SCREEN_SCALE)
+
+
+def _level(factors, volumes):
+    """Return a level from its links, its screen and three empty volumes."""
+    kernels.inverse_diagonal(*volumes[:5])
+    region = volumes[4] > 0
+    links, screen = tuple(volumes[:3]), volumes[3]
+    return _Level(factors, links, screen, volumes[4], row_range(region), region, *volumes[5:])

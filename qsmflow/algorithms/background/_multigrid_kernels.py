@@ -9,6 +9,8 @@ import numpy as np
 
 from qsmflow.algorithms._jit import njit, prange
 
+_TWO = np.float32(2)
+
 
 @njit(cache=True, parallel=True)
 def row_range(region, first, last):
@@ -23,22 +25,69 @@ def row_range(region, first, last):
                     last[i, j] = k + 1
 
 
+# --- links ----------------------------------------------------------------------------------
+#
+# Links join a voxel to the next one along each axis; the screen holds the links to the boundary.
+
+
 @njit(cache=True, parallel=True)
-def finest_links(region, cx, cy, cz, ax, ay, az, screen):
-    # Links join a voxel to the next one; the screen holds the links to the boundary.
-    nx, ny, nz = region.shape
+def first_links(
+    region, cx, cy, cz, factors, link_scales, screen_scale, new_x, new_y, new_z, new_screen
+):
+    # As `coarse_links`, from the links of a region of ones and zeros, which are not stored.
+    nx, ny, nz = new_screen.shape
+    fx, fy, fz = factors
+    tx, ty, tz = link_scales[0] * cx, link_scales[1] * cy, link_scales[2] * cz
+    size = region.shape[2]
     for i in prange(1, nx - 1):
-        for j in range(1, ny - 1):
-            for k in range(1, nz - 1):
-                if not region[i, j, k]:
-                    continue
-                ax[i, j, k] = cx if region[i + 1, j, k] else 0
-                ay[i, j, k] = cy if region[i, j + 1, k] else 0
-                az[i, j, k] = cz if region[i, j, k + 1] else 0
-                lost = cx * (2 - region[i + 1, j, k] - region[i - 1, j, k])
-                lost += cy * (2 - region[i, j + 1, k] - region[i, j - 1, k])
-                lost += cz * (2 - region[i, j, k + 1] - region[i, j, k - 1])
-                screen[i, j, k] = lost
+        values = np.zeros(max(size, 2 * nz), np.float32)
+        inner = values[1 : size - 1]
+        for p in range(fx * (i - 1) + 1, min(fx * i + 1, region.shape[0] - 1)):
+            for j in range(1, ny - 1):
+                for q in range(fy * (j - 1) + 1, min(fy * j + 1, region.shape[1] - 1)):
+                    rows = _around(region, p, q, 1, size - 1)
+                    here = region[p, q, 1 : size - 1]
+                    _lost_row(*rows, cx, cy, cz, inner)
+                    _coarsen_row(values, fz, screen_scale, new_screen[i, j, 1 : nz - 1])
+                    if p == fx * i:
+                        _both_row(here, rows[2], inner)
+                        _coarsen_row(values, fz, tx, new_x[i, j, 1 : nz - 1])
+                    if q == fy * j:
+                        _both_row(here, rows[4], inner)
+                        _coarsen_row(values, fz, ty, new_y[i, j, 1 : nz - 1])
+                    _both_row(here, region[p, q, 2:size], inner)
+                    _last_row(values, fz, tz, new_z[i, j, 1 : nz - 1])
+
+
+@njit(cache=True)
+def _lost_row(here, before, after, left, right, cx, cy, cz, out):
+    for k in range(out.size):
+        value = cx * (_TWO - before[k] - after[k]) + cy * (_TWO - left[k] - right[k])
+        value += cz * (_TWO - here[k] - here[k + 2])
+        out[k] = value * here[k + 1]
+
+
+@njit(cache=True)
+def _both_row(here, other, out):
+    for k in range(out.size):
+        out[k] = here[k] * other[k]
+
+
+@njit(cache=True)
+def _coarsen_row(values, factor, scale, out):
+    if factor == 1:
+        for k in range(out.size):
+            out[k] += scale * values[k + 1]
+    else:
+        for k in range(out.size):
+            out[k] += scale * (values[2 * k + 1] + values[2 * k + 2])
+
+
+@njit(cache=True)
+def _last_row(values, factor, scale, out):
+    # The links from the last fine voxel of each coarse one.
+    for k in range(out.size):
+        out[k] += scale * values[factor * (k + 1)]
 
 
 @njit(cache=True, parallel=True)
@@ -80,6 +129,15 @@ def divide(volume, divisor):
         for j in range(ny):
             for k in range(nz):
                 volume[i, j, k] /= divisor[i, j, k]
+
+
+@njit(cache=True, parallel=True)
+def multiply(volume, factor):
+    nx, ny, nz = volume.shape
+    for i in prange(nx):
+        for j in range(ny):
+            for k in range(nz):
+                volume[i, j, k] *= factor[i, j, k]
 
 
 # --- rows -----------------------------------------------------------------------------------

@@ -160,5 +160,5 @@ class _ClampedBilaplacian:
     def precondition(self, residual):
         """Return an approximate inverse; it holds until the next call."""
         self.solver.cycle(residual, self.first)
-        self.first *= self.weight2
+        kernels.multiply(self.first, self.weight2)
         return self.solver.cycle(self.first, self.shaped)

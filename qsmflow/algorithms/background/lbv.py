@@ -108,8 +108,8 @@ def lbv(
     solver = DirichletLaplacian(inside, voxel_size)
     image, shaped = solver.empty(), solver.empty()
     solution, history = conjugate_gradient(
-        lambda u: np.negative(solver.laplacian(u, image), out=image),
-        -solver.laplacian(framed(values), solver.empty()),
+        lambda u: solver.laplacian(u, image, sign=-1),
+        solver.laplacian(framed(values), solver.empty(), sign=-1),
         precondition=lambda r: solver.cycle(r, shaped),
         max_iter=max_iter,
         tol=tol,

@@ -132,10 +132,11 @@ def preconditioner(kernel, penalty, weight2):
     ndarray of float32, shape (X, Y, Z // 2 + 1)
         Zero where neither data nor penalty say anything.
     """
-    total = kernel**2
-    total *= weight2[weight2 > 0].mean(dtype=np.float64)
-    total += penalty
-    return np.divide(1, total, out=np.zeros_like(total), where=total > 0)
+    mean = weight2.sum(dtype=np.float64) / max(np.count_nonzero(weight2), 1)
+    inverse = np.empty_like(kernel)
+    ops.use_threads()
+    kernels.invert(kernel, np.float32(mean), penalty, inverse)
+    return inverse
 
 
 def full_mean(half, grid):

@@ -80,6 +80,16 @@ def _weighted_square_row(weight2, image):
     return total
 
 
+@njit(cache=True, parallel=True)
+def invert(kernel, weight, penalty, inverse):
+    nx, ny, nz = kernel.shape
+    for i in prange(nx):
+        for j in range(ny):
+            for k in range(nz):
+                total = weight * (kernel[i, j, k] * kernel[i, j, k]) + penalty[i, j, k]
+                inverse[i, j, k] = np.float32(1) / total if total > 0 else np.float32(0)
+
+
 # --- half spectra ---------------------------------------------------------------------------
 
 

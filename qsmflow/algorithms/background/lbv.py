@@ -80,9 +80,9 @@ def lbv(
     Notes
     -----
     No FFT. Conjugate gradients with a multigrid cycle as preconditioner, about eight iterations
-    to the default stop, for any mask and voxel size; each takes about the time of an FFT pair.
-    The system is solved for the local field, which is zero on the boundary: harmonic fields have
-    no right-hand side, and rounding errors are relative to the local field.
+    to the default stop, for any mask and voxel size; each takes about half the
+    time of an FFT pair. The system is solved for the local field, which is zero on the boundary:
+    harmonic fields have no right-hand side, and rounding errors are relative to the local field.
 
     References
     ----------

@@ -2,7 +2,8 @@
 
 Volumes are float32, spectra complex64 half spectra, all C-contiguous. Inner products of half
 spectra count every frequency of the full spectrum, so that divided by the number of voxels they
-are those of the volumes. Sums go over planes first, so that they do not depend on the threads.
+are those of the volumes. Sums go over planes first, so that they do not depend on the threads, and
+over the planes with an axis named, as numba would share a plain sum among the threads.
 
 Complex numbers, and sums over volumes, have no vector instructions: loops go over rows of real and
 imaginary parts in turn, and only within these rows sums are reordered.
@@ -65,11 +66,11 @@ def advance_model(model, image, step, field, weight2, scale):
 @njit(cache=True, parallel=True)
 def weighted_square(weight2, image):
     nx, ny, _ = image.shape
-    sums = np.zeros(nx)
+    sums = np.zeros((nx, 1))
     for i in prange(nx):
         for j in range(ny):
-            sums[i] += _weighted_square_row(weight2[i, j], image[i, j])
-    return sums.sum()
+            sums[i, 0] += _weighted_square_row(weight2[i, j], image[i, j])
+    return sums.sum(axis=0)[0]
 
 
 @njit(cache=True, fastmath={'reassoc'})
@@ -168,7 +169,8 @@ def _gradient_products(
             square, cross = _products_row(here, previous[i, j], inverse[i, j], last_counts_once)
             sums[i, 0] += square
             sums[i, 1] += cross
-    return sums[:, 0].sum(), sums[:, 1].sum()
+    total = sums.sum(axis=0)
+    return total[0], total[1]
 
 
 @njit(cache=True)
@@ -214,7 +216,8 @@ def _inner_products(gradient, previous, inverse, last_counts_once):
             square, cross = _products_row(*rows, last_counts_once)
             sums[i, 0] += square
             sums[i, 1] += cross
-    return sums[:, 0].sum(), sums[:, 1].sum()
+    total = sums.sum(axis=0)
+    return total[0], total[1]
 
 
 def turn(direction, beta, gradient, inverse, kernel, penalty, image, last_counts_once):
@@ -260,7 +263,8 @@ def _turn(
             sums[i, 0] += _turn_row(*rows, beta, last_counts_once)
             if is_penalised:
                 sums[i, 1] += _square_row(direction[i, j], penalty[i, j], last_counts_once)
-    return sums[:, 0].sum(), sums[:, 1].sum()
+    total = sums.sum(axis=0)
+    return total[0], total[1]
 
 
 @njit(cache=True, fastmath={'reassoc'})
@@ -301,7 +305,8 @@ def _advance_spectrum(unknown, direction, step):
             change, energy = _advance_row(unknown[i, j], direction[i, j], step)
             sums[i, 0] += change
             sums[i, 1] += energy
-    return sums[:, 0].sum() / (sums[:, 1].sum() + 1e-30)
+    total = sums.sum(axis=0)
+    return total[0] / (total[1] + 1e-30)
 
 
 @njit(cache=True, fastmath={'reassoc'})

@@ -47,11 +47,12 @@ def _dot_part(a, b):
 
 @njit(cache=True, parallel=True)
 def _dot(a, b):
-    parts = np.empty((a.size + _PART - 1) // _PART)
-    for p in prange(parts.size):
+    parts = np.empty(((a.size + _PART - 1) // _PART, 1))
+    for p in prange(len(parts)):
         part = slice(p * _PART, (p + 1) * _PART)
-        parts[p] = _dot_part(a[part], b[part])
-    return parts.sum()
+        parts[p, 0] = _dot_part(a[part], b[part])
+    # With an axis: numba shares a plain sum among the threads.
+    return parts.sum(axis=0)[0]
 
 
 def add_scaled(target, factor, other):

@@ -6,10 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 
-from qsmflow.algorithms import catalog, get_method
+from qsmflow.algorithms import catalog, get_method, solvers
 from tests.algorithms.fields import phantom
 from tests.algorithms.outputs import METHODS as NAMES
 from tests.algorithms.outputs import RELAXED, STENCIL, STRICT
@@ -52,6 +53,19 @@ def test_same_bytes(stage, method):
 
 
 # --- compiled or loaded ---
+
+
+@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason='one thread only')
+def test_inner_product_does_not_depend_on_the_number_of_threads(monkeypatch):
+    a, b = np.random.default_rng(0).normal(size=(2, 500_003)).astype(np.float32)
+    before, found = numba.get_num_threads(), []
+    for threads in (1, 2):
+        monkeypatch.setattr(
+            solvers, 'use_threads', lambda threads=threads: numba.set_num_threads(threads)
+        )
+        found.append(solvers.dot(a, b))
+    numba.set_num_threads(before)
+    assert found[0] == found[1]
 
 
 def _hashes(cache, threads, *methods):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from qsmflow.algorithms import operators as ops
 from qsmflow.algorithms.background._multigrid import (
     DirichletLaplacian,
     framed,
@@ -102,6 +103,19 @@ def test_a_cycle_is_symmetric_and_near_the_inverse():
     found = solver.cycle(-image, solver.empty())
     assert np.linalg.norm(found - a) < 0.35 * np.linalg.norm(a)
     assert not unframed(found)[~region].any()
+
+
+@pytest.mark.parametrize('voxel_size', [(1, 1, 1), (3, 1, 1)])
+def test_a_cycle_does_not_depend_on_the_threads(voxel_size, monkeypatch):
+    # Each thread restricts a slab of planes, and works out those that it shares with others.
+    region = rough_mask()
+    solver = DirichletLaplacian(region, voxel_size)
+    rhs = framed(noise(region.shape) * region)
+    found = []
+    for threads in (1, 2, 5):
+        monkeypatch.setattr(ops, 'workers', lambda threads=threads: threads)
+        found.append(solver.cycle(rhs, solver.empty()).tobytes())
+    assert found[0] == found[1] == found[2]
 
 
 def test_solution_is_that_of_a_slow_solver():

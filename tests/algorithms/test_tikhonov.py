@@ -2,11 +2,12 @@
 
 from functools import partial
 
+import numba
 import numpy as np
 import pytest
 
 from qsmflow.algorithms import operators as ops
-from qsmflow.algorithms.inversion import _descent
+from qsmflow.algorithms.inversion import _descent, _descent_kernels
 from qsmflow.algorithms.inversion._problem import Problem
 from qsmflow.algorithms.inversion.direct import l2
 from qsmflow.algorithms.inversion.tikhonov import tikhonov
@@ -161,3 +162,63 @@ def test_bad_choices_are_named():
         tikhonov(local, mask, VOXEL, regulariser='gradient', correct=True)
     with pytest.raises(ValueError, match='zero_outside'):
         tikhonov(local, mask, VOXEL, zero_outside=2)
+
+
+def _spectra(count, shape, seed=0):
+    parts = np.random.default_rng(seed).normal(size=(count, 2, *shape)).astype(np.float32)
+    return [np.ascontiguousarray(real + 1j * imag, np.complex64) for real, imag in parts]
+
+
+@pytest.mark.parametrize('even', [True, False])
+def test_inner_products_are_those_of_the_full_spectra(even):
+    shape = (5, 4, 6)
+    gradient, unknown, previous, direction, image = _spectra(5, shape)
+    kernel, penalty, inverse = np.random.default_rng(1).random((3, *shape), np.float32)
+    count = np.full(shape[2], 2.0)
+    count[0] = 1
+    count[-1] = 1 if even else 2
+
+    def product(a, b):
+        return float((count * (a.conj() * b).real).sum())
+
+    expected = kernel * gradient + penalty * unknown
+    found = _descent_kernels.gradient_products(
+        gradient, kernel, penalty, unknown, previous, inverse, even
+    )
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
+    sums = product(gradient, inverse * gradient), product(gradient, inverse * previous)
+    np.testing.assert_allclose(found, sums, rtol=1e-5)
+    expected = np.float32(0.3) * direction - inverse * gradient
+    found = _descent_kernels.turn(
+        direction, np.float32(0.3), gradient, inverse, kernel, penalty, image, even
+    )
+    np.testing.assert_allclose(direction, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(image, kernel * expected, rtol=1e-5, atol=1e-6)
+    sums = product(gradient, direction), product(direction, penalty * direction)
+    np.testing.assert_allclose(found, sums, rtol=1e-4)
+
+
+@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason='one thread only')
+def test_sums_do_not_depend_on_the_number_of_threads():
+    shape = (30, 20, 17)
+    gradient, unknown, previous, direction, image = _spectra(5, shape)
+    kernel, penalty, inverse = np.random.default_rng(1).random((3, *shape), np.float32)
+    found = []
+    threads = numba.get_num_threads()
+    for number in (1, 2):
+        numba.set_num_threads(number)
+        multipliers = kernel, penalty
+        found.append(
+            (
+                _descent_kernels.gradient_products(
+                    gradient.copy(), *multipliers, unknown, previous, inverse, True
+                ),
+                _descent_kernels.turn(
+                    direction.copy(), np.float32(0.3), gradient, inverse, *multipliers, image, True
+                ),
+                _descent_kernels.advance_spectrum(unknown.copy(), direction, np.float32(0.1)),
+                _descent_kernels.weighted_square(kernel, inverse),
+            )
+        )
+    numba.set_num_threads(threads)
+    assert found[0] == found[1]

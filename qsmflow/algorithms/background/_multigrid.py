@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 
 from qsmflow.algorithms import operators as ops
@@ -16,6 +17,10 @@ LINK_SCALE = 0.5
 SCREEN_SCALE = 0.7
 #: Sweeps of each direction on the coarsest level, which has at most a few voxels.
 COARSEST_SWEEPS = 6
+#: Voxels up to which one thread is faster than to share a level among several.
+SMALL = 1 << 16
+#: Planes that a thread restricts at least: it works out two more for its neighbours.
+SLAB = 4
 
 
 @dataclass
@@ -30,7 +35,12 @@ class _Level:
     region: np.ndarray
     u: np.ndarray
     rhs: np.ndarray
-    residual: np.ndarray
+
+    @property
+    def target(self):
+        """What the restriction of a residual takes, and where it writes to."""
+        slabs = max(1, min(ops.workers(), self.rhs.shape[0] // SLAB))
+        return self.factors, self.rhs, self.inverse, self.u, slabs
 
 
 class DirichletLaplacian:
@@ -57,43 +67,44 @@ class DirichletLaplacian:
         self.region = np.pad(region, 1)
         self.strengths = tuple(np.float32(1 / step**2) for step in voxel_size)
         self.rows = row_range(self.region)
-        self.residual = self.empty()
         self.levels = _build_levels(self.region, self.strengths, voxel_size)
 
     def empty(self):
         """Return a framed volume of zeros."""
         return np.zeros(self.region.shape, np.float32)
 
-    def laplacian(self, u, out, where=None):
-        """Write the Laplacian of ``u`` on the region, or on ``where``, to ``out``.
+    def laplacian(self, u, out, where=None, sign=1):
+        """Write ``sign`` times the Laplacian of ``u`` on the region, or on ``where``, to ``out``.
 
         ``where`` is a pair of a framed mask and its rows; ``out`` must be zero elsewhere.
         """
         region, rows = (self.region, self.rows) if where is None else where
         ops.use_threads()
-        kernels.laplacian(u, region, *self.strengths, *rows, out)
+        kernels.laplacian(u, region, *(sign * s for s in self.strengths), *rows, out)
         return out
 
     def cycle(self, rhs, out):
         """Write the approximate solution of ``-laplacian(u) = rhs`` to ``out``, zero outside."""
-        ops.use_threads()
+        threads = ops.use_threads()
         fine = (self.region, *self.strengths, *self.rows)
         kernels.start_finest(out, rhs, *fine)
         if self.levels:
-            kernels.residual_finest(out, *fine, self.residual)
-            self._correct(0, self.residual)
             level = self.levels[0]
+            kernels.restrict_finest(out, *fine, *level.target)
+            self._correct(0, threads)
+            numba.set_num_threads(threads)
             kernels.prolong(level.u, level.factors, self.region, *self.rows, out)
         kernels.sweep_finest(out, rhs, *fine, 1)
         kernels.sweep_finest(out, rhs, *fine, 0)
         return out
 
-    def _correct(self, number, residual):
-        """Solve for the correction on a coarse level, given the residual of the finer one."""
+    def _correct(self, number, threads):
+        """Solve for the correction on a coarse level, from its right side and its first sweep."""
         level = self.levels[number]
-        kernels.restrict(residual, level.factors, *level.rows, level.rhs)
+        threads = threads if level.u.size > SMALL else 1
+        numba.set_num_threads(threads)
         stencil = (*level.links, level.inverse, *level.rows)
-        kernels.start_coarse(level.u, level.rhs, *stencil)
+        kernels.sweep_coarse(level.u, level.rhs, *stencil, 1)
         if number + 1 == len(self.levels):
             for _ in range(COARSEST_SWEEPS):
                 kernels.sweep_coarse(level.u, level.rhs, *stencil, 0)
@@ -102,9 +113,10 @@ class DirichletLaplacian:
                 kernels.sweep_coarse(level.u, level.rhs, *stencil, 1)
                 kernels.sweep_coarse(level.u, level.rhs, *stencil, 0)
         else:
-            kernels.residual_coarse(level.u, *level.links, *level.rows, level.residual)
-            self._correct(number + 1, level.residual)
             coarse = self.levels[number + 1]
+            kernels.restrict_coarse(level.u, *level.links, *level.rows, *coarse.target)
+            self._correct(number + 1, threads)
+            numba.set_num_threads(threads)
             kernels.prolong(coarse.u, coarse.factors, level.region, *level.rows, level.u)
         kernels.sweep_coarse(level.u, level.rhs, *stencil, 1)
         kernels.sweep_coarse(level.u, level.rhs, *stencil, 0)
@@ -166,25 +178,31 @@ def _factors(steps, sizes):
 
 def _build_levels(region, strengths, voxel_size):
     """Return the coarse levels, the finest of them first."""
-    links = [np.zeros(region.shape, np.float32) for _ in range(4)]
-    ops.use_threads()
-    kernels.finest_links(region, *strengths, *links)
     levels, steps, sizes = [], tuple(voxel_size), tuple(n - 2 for n in region.shape)
+    ones = region.astype(np.float32)
+    ops.use_threads()
     while max(sizes) > 2:
         factors = _factors(steps, sizes)
         sizes = tuple(-(-n // f) for n, f in zip(sizes, factors, strict=True))
         steps = tuple(s * f for s, f in zip(steps, factors, strict=True))
-        levels.append(_coarsen(links, factors, sizes))
-        links = [*levels[-1].links, levels[-1].screen]
+        new = [np.zeros(tuple(n + 2 for n in sizes), np.float32) for _ in range(7)]
+        if levels:
+            kernels.coarse_links(*levels[-1].links, levels[-1].screen, *_scales(factors), *new[:4])
+        else:
+            kernels.first_links(ones, *strengths, *_scales(factors), *new[:4])
+        levels.append(_level(factors, new))
     return levels
 
 
-def _coarsen(links, factors, sizes):
-    """Return the level below the one with the given links and screen."""
-    shape = tuple(n + 2 for n in sizes)
-    new = [np.zeros(shape, np.float32) for _ in range(8)]
-    scales = tuple(np.float32(LINK_SCALE if f == 2 else 1) for f in factors)
-    kernels.coarse_links(*links, factors, scales, np.float32(SCREEN_SCALE), *new[:4])
-    kernels.inverse_diagonal(*new[:5])
-    region = new[4] > 0
-    return _Level(factors, tuple(new[:3]), new[3], new[4], row_range(region), region, *new[5:])
+def _scales(factors):
+    """Return what the links of a level that is coarsened by ``factors`` are made with."""
+    links = tuple(np.float32(LINK_SCALE if f == 2 else 1) for f in factors)
+    return factors, links, np.float32(SCREEN_SCALE)
+
+
+def _level(factors, volumes):
+    """Return a level from its links, its screen and three empty volumes."""
+    kernels.inverse_diagonal(*volumes[:5])
+    region = volumes[4] > 0
+    links, screen = tuple(volumes[:3]), volumes[3]
+    return _Level(factors, links, screen, volumes[4], row_range(region), region, *volumes[5:])

@@ -39,11 +39,15 @@ def trusted_values(field, weights, where, mask, voxel_size):
     ndarray of float32, shape (X, Y, Z)
         New field.
     """
-    field, mask = np.ascontiguousarray(field), np.ascontiguousarray(mask)
-    weights = np.divide(weights, weights[mask].max(), order='C')
-    voxels = np.argwhere(where & mask & (weights < SURE))
+    field, mask = np.array(field, order='C'), np.ascontiguousarray(mask)
+    weights, where = np.ascontiguousarray(weights), np.ascontiguousarray(where)
+    largest = weights.max(where=mask, initial=0)
+    voxels = np.flatnonzero(where)
+    doubtful = mask.ravel()[voxels] & (weights.ravel()[voxels] / largest < SURE)
+    index = np.unravel_index(voxels[doubtful], mask.shape)
+    voxels = np.stack(index, axis=-1)
     if not len(voxels):
-        return field.copy()
+        return field
     reach = REACH * math.prod(voxel_size) ** (1 / 3)
     ranges = [np.arange(-int(reach / s), int(reach / s) + 1) for s in voxel_size]
     offsets = np.stack(np.meshgrid(*ranges, indexing='ij'), axis=-1).reshape(-1, 3)
@@ -52,12 +56,10 @@ def trusted_values(field, weights, where, mask, voxel_size):
     offsets, places, taper = (a[taper > 0] for a in (offsets, places, taper))
     fits = np.empty(len(voxels), np.float32)
     ops.use_threads()
-    _fit(field, weights**2, mask, voxels, offsets, places, taper, RIDGE, fits)
-    out = field.copy()
-    index = tuple(voxels.T)
-    trust = weights[index] / np.float32(SURE)
-    out[index] = trust * field[index] + (1 - trust) * fits
-    return out
+    _fit(field, weights, largest, mask, voxels, offsets, places, taper, RIDGE, fits)
+    trust = weights[index] / largest / np.float32(SURE)
+    field[index] = trust * field[index] + (1 - trust) * fits
+    return field
 
 
 @njit(cache=True, inline='always')
@@ -75,7 +77,7 @@ def _plane_at_centre(s0, sx, sy, sz, sxx, syy, szz, sxy, sxz, syz, b0, bx, by, b
 
 
 @njit(cache=True, parallel=True)
-def _fit(field, weight2, mask, voxels, offsets, places, taper, ridge, fits):
+def _fit(field, weights, largest, mask, voxels, offsets, places, taper, ridge, fits):
     for v in prange(len(voxels)):
         i, j, k = voxels[v]
         s0, sx, sy, sz, sxx, syy, szz = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
@@ -87,7 +89,8 @@ def _fit(field, weight2, mask, voxels, offsets, places, taper, ridge, fits):
             if not mask[p, q, r]:
                 continue
             x, y, z = places[n]
-            w = taper[n] * weight2[p, q, r]
+            share = weights[p, q, r] / largest
+            w = taper[n] * (share * share)
             f = w * field[p, q, r]
             s0, b0 = s0 + w, b0 + f
             sx, sxx, sxy, bx = sx + w * x, sxx + w * x * x, sxy + w * x * y, bx + f * x

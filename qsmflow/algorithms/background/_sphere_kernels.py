@@ -1,4 +1,8 @@
-"""Compiled loops of the methods with spherical mean values."""
+"""Compiled loops of the methods with spherical mean values.
+
+Half spectra are complex64. Their loops go over rows of real and imaginary parts in turn: complex
+numbers have no vector instructions.
+"""
 
 import numpy as np
 
@@ -12,15 +16,29 @@ def _fold(index, size):
     return min(index, size - index)
 
 
-@njit(cache=True, parallel=True)
+def _parts(*spectra):
+    return tuple(spectrum.view(np.float32) for spectrum in spectra)
+
+
 def multiply(spectrum, octant, out):
-    nx, ny, nz = spectrum.shape
+    """Write the product of a spectrum with a filter to ``out``."""
+    _multiply(*_parts(spectrum, out), octant)
+
+
+@njit(cache=True, parallel=True)
+def _multiply(spectrum, out, octant):
+    nx, ny, _ = spectrum.shape
     for i in prange(nx):
         p = _fold(i, nx)
         for j in range(ny):
-            q = _fold(j, ny)
-            for k in range(nz):
-                out[i, j, k] = octant[p, q, k] * spectrum[i, j, k]
+            _multiply_row(spectrum[i, j], octant[p, _fold(j, ny)], out[i, j])
+
+
+@njit(cache=True)
+def _multiply_row(values, multiplier, out):
+    for k in range(multiplier.size):
+        out[2 * k] = multiplier[k] * values[2 * k]
+        out[2 * k + 1] = multiplier[k] * values[2 * k + 1]
 
 
 @njit(cache=True, parallel=True)
@@ -58,27 +76,50 @@ def high_pass_where(field, mean, fits, done, high_pass):
                     done[i, j, k] = True
 
 
-@njit(cache=True, parallel=True)
 def multiply_columns(spectrum, octant, columns, out):
-    nx, ny, nz = spectrum.shape
-    for i in prange(nx):
-        p = _fold(i, nx)
-        for j in range(ny):
-            q = _fold(j, ny)
-            for k in range(nz):
-                out[i, j, k] = octant[p, q, k] * columns[k] * spectrum[i, j, k]
+    """Write the product of a spectrum, a filter and a factor of each column to ``out``."""
+    _multiply_columns(*_parts(spectrum, out), octant, columns)
 
 
 @njit(cache=True, parallel=True)
-def add_filtered(spectrum, octant, columns, factor, other, out):
-    nx, ny, nz = spectrum.shape
+def _multiply_columns(spectrum, out, octant, columns):
+    nx, ny, _ = spectrum.shape
     for i in prange(nx):
         p = _fold(i, nx)
         for j in range(ny):
-            q = _fold(j, ny)
-            for k in range(nz):
-                value = octant[p, q, k] * columns[k] * spectrum[i, j, k]
-                out[i, j, k] = value + factor * other[i, j, k]
+            row = octant[p, _fold(j, ny)]
+            _multiply_columns_row(spectrum[i, j], row, columns, out[i, j])
+
+
+@njit(cache=True)
+def _multiply_columns_row(values, multiplier, columns, out):
+    for k in range(multiplier.size):
+        factor = multiplier[k] * columns[k]
+        out[2 * k] = factor * values[2 * k]
+        out[2 * k + 1] = factor * values[2 * k + 1]
+
+
+def add_filtered(spectrum, octant, columns, factor, other, out):
+    """Write what ``multiply_columns`` does plus ``factor * other`` to ``out``."""
+    _add_filtered(*_parts(spectrum, other, out), octant, columns, factor)
+
+
+@njit(cache=True, parallel=True)
+def _add_filtered(spectrum, other, out, octant, columns, factor):
+    nx, ny, _ = spectrum.shape
+    for i in prange(nx):
+        p = _fold(i, nx)
+        for j in range(ny):
+            row = octant[p, _fold(j, ny)]
+            _add_filtered_row(spectrum[i, j], row, columns, factor, other[i, j], out[i, j])
+
+
+@njit(cache=True)
+def _add_filtered_row(values, multiplier, columns, factor, other, out):
+    for k in range(multiplier.size):
+        scale = multiplier[k] * columns[k]
+        out[2 * k] = scale * values[2 * k] + factor * other[2 * k]
+        out[2 * k + 1] = scale * values[2 * k + 1] + factor * other[2 * k + 1]
 
 
 @njit(cache=True, parallel=True)
@@ -87,5 +128,16 @@ def subtract_where(volume, mean, inside, out):
     for i in prange(nx):
         for j in range(ny):
             for k in range(nz):
-                if inside[i, j, k]:
-                    out[i, j, k] = volume[i, j, k] - mean[i, j, k]
+                value = volume[i, j, k] - mean[i, j, k]
+                out[i, j, k] = value if inside[i, j, k] else np.float32(0)
+
+
+@njit(cache=True, parallel=True)
+def scale(volume, factors):
+    # One array is read and written: with a third for the result, that may be the same one, there
+    # would be no vector instructions.
+    nx, ny, nz = volume.shape
+    for i in prange(nx):
+        for j in range(ny):
+            for k in range(nz):
+                volume[i, j, k] *= factors[i, j, k]

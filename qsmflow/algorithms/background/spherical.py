@@ -329,7 +329,7 @@ class _SpectralSystem:
         x = x.view(np.complex64)
         kernels.multiply_columns(x, self.octant, 1 / self.columns, self.work)
         volume = ops.irfft(self.work, self.grid)
-        volume *= self.weight2
+        kernels.scale(volume, self.weight2)
         back = ops.rfft(volume)
         kernels.add_filtered(back, self.octant, self.columns, self.reg_weight, x, self.image)
         return self.image.view(np.float32)
@@ -342,7 +342,7 @@ class _SpectralSystem:
     def right_side(self, field):
         """Return the right-hand side for a field."""
         high_pass = spheres.filtered(ops.rfft(field, self.grid), self.octant, self.grid)
-        high_pass *= self.weight2
+        kernels.scale(high_pass, self.weight2)
         out = np.empty_like(self.work)
         kernels.multiply_columns(ops.rfft(high_pass), self.octant, self.columns, out)
         return out.view(np.float32)

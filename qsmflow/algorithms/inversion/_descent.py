@@ -27,6 +27,8 @@ class Directions:
         # The last frequency of an even axis has no counterpart of opposite sign.
         self.even = grid[2] % 2 == 0
         self.direction = np.zeros(shape, np.complex64)
+        #: Inner product of the direction with its product with the penalty.
+        self.penalty_square = 0.0
         self._previous = np.zeros(shape, np.complex64)
         self._square = 0.0
 
@@ -36,15 +38,31 @@ class Directions:
         ``inverse`` is the preconditioner, ``kernel`` what makes a field of an unknown.
         """
         ops.use_threads()
-        square, cross = kernels.inner_products(gradient, self._previous, inverse, self.even)
+        products = kernels.inner_products(gradient, self._previous, inverse, self.even)
+        return self._turn(gradient, inverse, kernel, None, *products)
+
+    def turn_for(self, gradient, inverse, kernel, penalty, unknown):
+        """Return what ``turn`` does, for the gradient by the field of an unknown.
+
+        ``gradient`` becomes that by the unknown itself, with a ``penalty`` or None.
+        """
+        ops.use_threads()
+        products = kernels.gradient_products(
+            gradient, kernel, penalty, unknown, self._previous, inverse, self.even
+        )
+        return self._turn(gradient, inverse, kernel, penalty, *products)
+
+    def _turn(self, gradient, inverse, kernel, penalty, square, cross):
         beta = max(0.0, (square - cross) / self._square) if self._square > 0 else 0.0
         image, self._previous, self._square = self._previous, gradient, square
+        multipliers = inverse, kernel, penalty
         for factor in (beta, 0.0):
-            slope = kernels.turn(
-                self.direction, np.float32(factor), gradient, inverse, kernel, image, self.even
+            slope, bent = kernels.turn(
+                self.direction, np.float32(factor), gradient, *multipliers, image, self.even
             )
             if slope <= 0:
                 break
+        self.penalty_square = bent / self.voxels
         return slope / self.voxels, image
 
 
@@ -85,13 +103,9 @@ def least_squares(field, weight2, kernel, penalty, inverse, *, scale=0.0, max_it
     history = []
     for _ in range(int(max_iter)):
         gradient = ops.rfft(residual)
-        _to_unknown(gradient, kernel, penalty, unknown)
-        slope, image = directions.turn(gradient, inverse, kernel)
+        slope, image = directions.turn_for(gradient, inverse, kernel, penalty, unknown)
         residual = ops.irfft(image, field.shape)
-        curvature = kernels.weighted_square(weight2, residual)
-        if penalty is not None:
-            square = kernels.penalty_square(directions.direction, penalty, directions.even)
-            curvature += square / directions.voxels
+        curvature = kernels.weighted_square(weight2, residual) + directions.penalty_square
         if not (slope < 0 and curvature > 0):
             break
         step = np.float32(-slope / curvature)
@@ -101,14 +115,6 @@ def least_squares(field, weight2, kernel, penalty, inverse, *, scale=0.0, max_it
         if history[-1] < tol:
             break
     return ops.irfft(unknown, field.shape), history
-
-
-def _to_unknown(gradient, kernel, penalty, unknown):
-    """Turn the data term's gradient by the field into the whole gradient by the unknown."""
-    if penalty is None:
-        gradient *= kernel
-    else:
-        kernels.add_penalty(gradient, kernel, penalty, unknown)
 
 
 def preconditioner(kernel, penalty, weight2):
@@ -126,10 +132,11 @@ def preconditioner(kernel, penalty, weight2):
     ndarray of float32, shape (X, Y, Z // 2 + 1)
         Zero where neither data nor penalty say anything.
     """
-    total = kernel**2
-    total *= weight2[weight2 > 0].mean(dtype=np.float64)
-    total += penalty
-    return np.divide(1, total, out=np.zeros_like(total), where=total > 0)
+    mean = weight2.sum(dtype=np.float64) / max(np.count_nonzero(weight2), 1)
+    inverse = np.empty_like(kernel)
+    ops.use_threads()
+    kernels.invert(kernel, np.float32(mean), penalty, inverse)
+    return inverse
 
 
 def full_mean(half, grid):

@@ -1,5 +1,7 @@
 """Compiled loops over volumes for `ilsqr`, in the manner of `qsmflow.algorithms._kernels`."""
 
+import numpy as np
+
 from qsmflow.algorithms._jit import njit, prange
 
 
@@ -32,21 +34,103 @@ def bend(x, inside, sx, sy, sz, out):
 @njit(cache=True, parallel=True)
 def weighted_laplacian(x, weights, sx, sy, sz, out):
     # Minus the divergence of the weighted gradient; the steps are squared inverse edges.
-    nx, ny, nz = x.shape
+    nx, ny, _ = x.shape
     for i in prange(nx):
         i0 = i - 1 if i > 0 else nx - 1
         i1 = i + 1 if i + 1 < nx else 0
         for j in range(ny):
             j0 = j - 1 if j > 0 else ny - 1
             j1 = j + 1 if j + 1 < ny else 0
+            here, row = x[i, j], out[i, j]
+            _across_row(here, x[i0, j], x[i1, j], weights[0, i0, j], weights[0, i, j], sx, row)
+            _add_across_row(here, x[i, j0], x[i, j1], weights[1, i, j0], weights[1, i, j], sy, row)
+            _add_along_row(here, weights[2, i, j], sz, row)
+
+
+@njit(cache=True)
+def _across_row(here, before, after, weight0, weight, scale, out):
+    for k in range(out.size):
+        value = weight0[k] * (here[k] - before[k]) - weight[k] * (after[k] - here[k])
+        out[k] = scale * value
+
+
+@njit(cache=True)
+def _add_across_row(here, before, after, weight0, weight, scale, out):
+    for k in range(out.size):
+        value = weight0[k] * (here[k] - before[k]) - weight[k] * (after[k] - here[k])
+        out[k] += scale * value
+
+
+@njit(cache=True)
+def _add_along_row(here, weight, scale, out):
+    # The ends are apart: an index that wraps around leaves no vector instructions.
+    last = out.size - 1
+    if last == 0:
+        return
+    wrap = weight[last] * (here[0] - here[last])
+    out[0] += scale * (wrap - weight[0] * (here[1] - here[0]))
+    for k in range(1, last):
+        value = weight[k - 1] * (here[k] - here[k - 1]) - weight[k] * (here[k + 1] - here[k])
+        out[k] += scale * value
+    out[last] += scale * (weight[last - 1] * (here[last] - here[last - 1]) - wrap)
+
+
+@njit(cache=True, parallel=True)
+def multiply(volume, factors):
+    nx, ny, nz = volume.shape
+    for i in prange(nx):
+        for j in range(ny):
             for k in range(nz):
-                k0 = k - 1 if k > 0 else nz - 1
-                k1 = k + 1 if k + 1 < nz else 0
-                here = x[i, j, k]
-                along = weights[0, i0, j, k] * (here - x[i0, j, k])
-                along -= weights[0, i, j, k] * (x[i1, j, k] - here)
-                across = weights[1, i, j0, k] * (here - x[i, j0, k])
-                across -= weights[1, i, j, k] * (x[i, j1, k] - here)
-                up = weights[2, i, j, k0] * (here - x[i, j, k0])
-                up -= weights[2, i, j, k] * (x[i, j, k1] - here)
-                out[i, j, k] = along * sx + across * sy + up * sz
+                volume[i, j, k] *= factors[i, j, k]
+
+
+@njit(cache=True, parallel=True)
+def falling(values, high, span):
+    # In place: 1 at `span` below `high` and lower, 0 at `high` and above, a line between.
+    nx, ny, nz = values.shape
+    for i in prange(nx):
+        for j in range(ny):
+            for k in range(nz):
+                share = (high - values[i, j, k]) / span
+                values[i, j, k] = min(max(share, np.float32(0)), np.float32(1))
+
+
+def filtered(spectrum, multiplier, out):
+    """Write the product of a complex64 spectrum with a real multiplier to another one."""
+    _filtered(spectrum.view(np.float32), multiplier, out.view(np.float32))
+
+
+@njit(cache=True, parallel=True)
+def _filtered(spectrum, multiplier, out):
+    nx, ny, _ = multiplier.shape
+    for i in prange(nx):
+        for j in range(ny):
+            _filtered_row(spectrum[i, j], multiplier[i, j], out[i, j])
+
+
+@njit(cache=True)
+def _filtered_row(values, multiplier, out):
+    # Real and imaginary parts in turn: complex numbers have no vector instructions.
+    for k in range(multiplier.size):
+        out[2 * k] = multiplier[k] * values[2 * k]
+        out[2 * k + 1] = multiplier[k] * values[2 * k + 1]
+
+
+def filter_in_place(spectrum, multiplier):
+    """Multiply a complex64 spectrum by a real multiplier."""
+    _filter_in_place(spectrum.view(np.float32), multiplier)
+
+
+@njit(cache=True, parallel=True)
+def _filter_in_place(spectrum, multiplier):
+    nx, ny, _ = multiplier.shape
+    for i in prange(nx):
+        for j in range(ny):
+            _filter_row(spectrum[i, j], multiplier[i, j])
+
+
+@njit(cache=True)
+def _filter_row(values, multiplier):
+    for k in range(multiplier.size):
+        values[2 * k] *= multiplier[k]
+        values[2 * k + 1] *= multiplier[k]

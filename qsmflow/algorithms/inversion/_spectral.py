@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from qsmflow.algorithms import operators as ops
+from qsmflow.algorithms.inversion import _ilsqr_kernels as kernels
 from qsmflow.algorithms.solvers import conjugate_gradient
 
 
@@ -57,11 +58,12 @@ def solve_normal(multiplier, operator, rhs, grid, *, max_iter, tol):
     scale = _half_scale(grid[2])
     inward, outward = multiplier / scale, multiplier * scale
     buffer = np.empty(rhs.shape, np.complex64)
+    ops.use_threads()
 
     def apply(y):
-        np.multiply(y.view(np.complex64), inward, out=buffer)
+        kernels.filtered(y.view(np.complex64), inward, buffer)
         image = ops.rfft(operator(ops.irfft(buffer, grid)))
-        image *= outward
+        kernels.filter_in_place(image, outward)
         return image.view(np.float32)
 
     rhs *= scale

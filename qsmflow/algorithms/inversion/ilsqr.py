@@ -142,11 +142,11 @@ def _least_squares(problem, max_iter, tol):
     weight *= problem.weight2
 
     def weighted(volume):
-        volume *= weight
+        kernels.multiply(volume, weight)
         return volume
 
     right = ops.rfft(problem.field * weight)
-    right *= problem.kernel
+    kernels.filter_in_place(right, problem.kernel)
     spectrum, history = solve_normal(
         problem.kernel, weighted, right, problem.grid, max_iter=max_iter, tol=tol
     )
@@ -174,11 +174,11 @@ def _fast_estimate(problem, voxel_size, radius):
     mean = ops.smv_kernel(problem.grid, voxel_size, radius)
     smoothing = share + (1 - share) * mean
     spectrum = ops.rfft(problem.field)
-    spectrum *= np.sign(problem.kernel) * smoothing
+    kernels.filter_in_place(spectrum, np.sign(problem.kernel) * smoothing)
     estimate = ops.irfft(spectrum, problem.grid)
     estimate *= problem.inside
     spectrum = ops.rfft(estimate)
-    spectrum *= smoothing
+    kernels.filter_in_place(spectrum, smoothing)
     return ops.irfft(spectrum, problem.grid)
 
 
@@ -188,7 +188,9 @@ def _edge_weights(estimate, problem):
     difference = ops.gradient(estimate)
     np.abs(difference, out=difference)
     low, high = np.percentile(difference[:, problem.inside], _GRADIENT_RANGE)
-    return _falling(difference, low, high) * problem.inside
+    weights = _falling(difference, low, high)
+    weights *= problem.inside
+    return weights
 
 
 def _streaks(problem, first, edges, threshold, max_iter, tol):
@@ -208,14 +210,17 @@ def _streaks(problem, first, edges, threshold, max_iter, tol):
     part = (np.abs(problem.kernel) < threshold) / np.sqrt(laplacian)
     part[0, 0, 0] = 0
     right = ops.rfft(bent(first))
-    right *= part
+    kernels.filter_in_place(right, part)
     spectrum, history = solve_normal(part, bent, right, problem.grid, max_iter=max_iter, tol=tol)
-    spectrum *= part
+    kernels.filter_in_place(spectrum, part)
     return ops.irfft(spectrum, problem.grid), history
 
 
 def _falling(values, low, high):
-    """Return 1 below ``low``, 0 above ``high``, and a line between."""
+    """Return 1 below ``low``, 0 above ``high``, and a line between, in place of the values."""
     if not high > low:
         return (values <= low).astype(np.float32)
-    return np.clip((high - values) / np.float32(high - low), 0, 1, dtype=np.float32)
+    high, span = np.float32(high), np.float32(high - low)
+    ops.use_threads()
+    kernels.falling(values.reshape(-1, *values.shape[-2:]), high, span)
+    return values

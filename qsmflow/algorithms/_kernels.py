@@ -15,19 +15,23 @@ from qsmflow.algorithms._jit import njit, prange
 def fill_dipole(kernel, kx, ox, ky, oy, kz, oz, b):
     # Products of two different components are odd in each of them: these use the copies whose
     # Nyquist sample, the mean of both signs, is zero.
-    nx, ny, nz = kernel.shape
+    nx, ny = kernel.shape[:2]
     for i in prange(nx):
         for j in range(ny):
-            for k in range(nz):
-                k2 = kx[i] ** 2 + ky[j] ** 2 + kz[k] ** 2
-                if k2 == 0.0:
-                    kernel[i, j, k] = 0.0
-                    continue
-                along2 = (kx[i] * b[0]) ** 2 + (ky[j] * b[1]) ** 2 + (kz[k] * b[2]) ** 2
-                along2 += 2.0 * ox[i] * oy[j] * b[0] * b[1]
-                along2 += 2.0 * ox[i] * oz[k] * b[0] * b[2]
-                along2 += 2.0 * oy[j] * oz[k] * b[1] * b[2]
-                kernel[i, j, k] = 1.0 / 3.0 - along2 / k2
+            k2 = kx[i] ** 2 + ky[j] ** 2
+            along2 = (kx[i] * b[0]) ** 2 + (ky[j] * b[1]) ** 2
+            along2 += 2.0 * ox[i] * oy[j] * b[0] * b[1]
+            across = 2.0 * (ox[i] * b[0] + oy[j] * b[1]) * b[2]
+            _dipole_row(kz, oz, k2, along2, across, b[2], kernel[i, j])
+
+
+@njit(cache=True, error_model='numpy')
+def _dipole_row(kz, oz, k2, along2, across, bz, kernel):
+    for k in range(kernel.size):
+        square = k2 + kz[k] * kz[k]
+        along = along2 + (kz[k] * bz) * (kz[k] * bz) + across * oz[k]
+        value = 1.0 / 3.0 - along / square
+        kernel[k] = value if square > 0.0 else 0.0
 
 
 @njit(cache=True, parallel=True)

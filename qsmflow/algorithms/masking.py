@@ -3,6 +3,9 @@
 import numpy as np
 from scipy import ndimage
 
+from qsmflow.algorithms import _mask_kernels as kernels
+from qsmflow.algorithms import operators as ops
+
 #: Neighbourhoods of a voxel: faces only, and faces, edges and corners.
 FACES = ndimage.generate_binary_structure(3, 1)
 ALL_NEIGHBOURS = ndimage.generate_binary_structure(3, 3)
@@ -32,13 +35,18 @@ def otsu_threshold(values, bins: int = 256) -> float:
     >>> 2 < otsu_threshold(np.array([1.0, 1.1, 2.0, 9.0, 9.5, 10.0])) < 9
     True
     """
-    values = np.asarray(values, np.float64)
-    values = values[np.isfinite(values)]
+    values = np.asarray(values)
+    if values.dtype != np.float32:
+        values = values.astype(np.float64)
     if values.size == 0:
         return 0.0
-    if values.min() == values.max():
-        return float(values.min())
-    counts, edges = np.histogram(values, bins)
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite(low + high):
+        return otsu_threshold(values[np.isfinite(values)], bins)
+    if low == high:
+        return low
+    edges = np.linspace(low, high, bins + 1)
+    counts = _histogram(values, edges)
     centres = (edges[:-1] + edges[1:]) / 2
     low = np.cumsum(counts)[:-1]
     high = values.size - low
@@ -49,6 +57,15 @@ def otsu_threshold(values, bins: int = 256) -> float:
     # Between well separated classes the criterion is flat: take the middle of the plateau.
     best = np.flatnonzero(between >= between.max() * (1 - 1e-9))
     return float(edges[1 + (best[0] + best[-1]) // 2])
+
+
+def _histogram(values, edges):
+    """Return how many values there are in each of bins of equal width."""
+    rows = values.shape[0] if values.ndim > 1 and values.shape[0] < 1024 else 1
+    counts = np.zeros((rows, edges.size - 1), np.int64)
+    ops.use_threads()
+    kernels.count_bins(values.reshape(rows, -1), edges, counts)
+    return counts.sum(axis=0)
 
 
 def robust_mask(magnitude, *, factor: float = 1.0) -> np.ndarray:
@@ -76,15 +93,37 @@ def robust_mask(magnitude, *, factor: float = 1.0) -> np.ndarray:
     >>> int(robust_mask(image).sum())
     512
     """
-    signal = np.nan_to_num(np.asarray(magnitude, np.float32), posinf=0, neginf=0)
+    signal = np.asarray(magnitude, np.float32)
     if signal.ndim == 4:
-        signal = np.sqrt(np.mean(signal * signal, axis=-1))
-    ceiling = np.percentile(signal, 99)
+        echoes, signal = signal, np.empty(signal.shape[:3], np.float32)
+        ops.use_threads()
+        kernels.root_mean_square(echoes, signal)
+    else:
+        signal = np.nan_to_num(signal, posinf=0, neginf=0)
+    ceiling = _percentile_99(signal)
     if ceiling <= 0:
         ceiling = signal.max()
-    signal = np.sqrt(np.clip(signal, 0, ceiling))
+    signal = np.clip(signal, 0, ceiling)
+    np.sqrt(signal, out=signal)
     mask = signal > factor * otsu_threshold(signal)
     return fill_holes(largest_component(_without_spurs(mask)))
+
+
+def _percentile_99(values):
+    """Return what ``np.percentile`` does, from the largest values alone."""
+    values = values.ravel()
+    index = np.float32(values.size - 1) * np.float32(0.99)
+    below = int(index)
+    sample = np.sort(values[:: max(1, values.size // 50_000)])
+    top = values[values >= sample[int(0.97 * sample.size)]]
+    first = below - (values.size - top.size)
+    if first < 0 or first + 1 >= top.size:
+        return np.percentile(values, 99)
+    top.partition((first, first + 1))
+    share, step = index - np.float32(below), top[first + 1] - top[first]
+    if share < np.float32(0.5):
+        return top[first] + step * share
+    return top[first + 1] - step * (1 - share)
 
 
 def largest_component(mask, *, connectivity: int = 1) -> np.ndarray:
@@ -141,8 +180,19 @@ def fill_holes(mask) -> np.ndarray:
     box = _bounding_box(mask, (1, 1, 1))
     filled = mask.copy()
     if box is not None:
-        filled[box] = ndimage.binary_fill_holes(mask[box])
+        filled[box] |= _enclosed(mask[box])
     return filled
+
+
+def _enclosed(mask):
+    """Return the background from which no way by faces leads to the edge of the volume."""
+    labels, count = ndimage.label(~mask)
+    inside = np.ones(count + 1, bool)
+    inside[0] = False
+    for axis in range(mask.ndim):
+        for end in (0, -1):
+            inside[np.unique(np.take(labels, end, axis))] = False
+    return inside[labels]
 
 
 def erode(mask, radius_mm: float, voxel_size) -> np.ndarray:
@@ -388,10 +438,15 @@ def _farther(mask, distance, voxel_size):
 
 def _without_spurs(mask):
     """Take off what is one voxel thin, leaving the corners of thick parts as they are."""
-    opened = ndimage.binary_opening(mask, FACES)
+    ops.use_threads()
+    whole = np.ascontiguousarray(mask, bool).view(np.uint8)
+    part, opened = np.empty_like(whole), np.empty_like(whole)
+    kernels.erode_faces(whole, part)
+    kernels.dilate_faces(part, opened)
     if not opened.any():
         return mask
-    return mask & ndimage.binary_dilation(opened, ALL_NEIGHBOURS)
+    kernels.dilate_all_within(opened, whole, part)
+    return part.view(bool)
 
 
 def _bounding_box(mask, margin):

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
+from qsmflow.algorithms import masking
 from qsmflow.algorithms.masking import (
     dilate,
     erode,
@@ -77,6 +79,43 @@ def test_fill_holes_leaves_open_bays():
     assert filled[7, 7, 7]
     assert not filled[5, 4, 7]
     assert not mask[7, 7, 7]
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_compiled_morphology_is_that_of_scipy(seed):
+    """At the edges of the volume as well, and in volumes of one voxel across."""
+    rng = np.random.default_rng(seed)
+    noise = ndimage.gaussian_filter(rng.random(rng.integers(1, 14, 3)), 0.6 * (seed % 2))
+    mask = noise > rng.choice([0.3, 0.45, 0.55])
+    opened = ndimage.binary_opening(mask, masking.FACES)
+    thick = ndimage.binary_dilation(opened, masking.ALL_NEIGHBOURS) & mask
+    expected = thick if opened.any() else mask
+    np.testing.assert_array_equal(masking._without_spurs(mask), expected)
+    np.testing.assert_array_equal(masking.fill_holes(mask), ndimage.binary_fill_holes(mask))
+
+
+@pytest.mark.parametrize('size', [1, 2, 150, 40_000])
+def test_histogram_and_percentile_are_those_of_numpy(size):
+    """For rounded values as well, many of which lie at the edges of bins."""
+    for digits in (1, 2, 6):
+        values = np.random.default_rng(size).gamma(2, size=size).round(digits).astype(np.float32)
+        assert masking._percentile_99(values) == np.percentile(values, 99)
+        if values.min() < values.max():
+            expected, edges = np.histogram(values.astype(np.float64), 256)
+            np.testing.assert_array_equal(masking._histogram(values, edges), expected)
+
+
+def test_values_that_are_not_finite_have_no_say():
+    rng = np.random.default_rng(0)
+    signal = np.abs(rng.normal(size=(16, 16, 16, 3))).astype(np.float32)
+    signal[4:12, 4:12, 4:12] += 20
+    broken = signal.copy()
+    broken[0, 0, 0] = np.nan, np.inf, -np.inf
+    signal[0, 0, 0] = 0
+    np.testing.assert_array_equal(masking.robust_mask(broken), masking.robust_mask(signal))
+    values = signal[..., 0].astype(np.float64)
+    known = masking.otsu_threshold(values)
+    assert masking.otsu_threshold(np.append(values, [np.nan, np.inf])) == known
 
 
 def test_otsu_lies_between_two_classes():

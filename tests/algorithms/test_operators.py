@@ -179,6 +179,22 @@ def test_padding_and_cropping_return_the_data():
     assert padded.sum(dtype=np.float64) == pytest.approx(volume.sum(dtype=np.float64))
 
 
+@pytest.mark.parametrize('shape', [(5, 6, 7), (9, 10, 12), (9, 3, 12), (1, 1, 1)])
+def test_transforms_of_padded_data_leave_out_lines_of_zeros_alone(shape):
+    grid = (9, 10, 12)
+    volume = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    spectrum = ops.rfft(volume, grid)
+    expected = np.fft.rfftn(ops.pad_to(volume, grid))
+    assert spectrum.dtype == np.complex64
+    np.testing.assert_allclose(spectrum, expected, atol=1e-6 * np.abs(expected).max())
+    spectrum *= ops.dipole_kernel(grid, (1, 1, 2), b0_dir=(0.3, 0.1, 0.9))
+    whole = ops.irfft(spectrum.copy(), grid)
+    part = ops.irfft(spectrum, grid, shape)
+    assert part.shape == shape
+    assert part.dtype == np.float32
+    np.testing.assert_allclose(part, ops.crop(whole, shape), atol=1e-6 * np.abs(whole).max())
+
+
 def test_conjugate_gradients_solve_dense_systems():
     rng = np.random.default_rng(3)
     matrix = rng.normal(size=(12, 8)).astype(np.float32)

@@ -184,6 +184,35 @@ def test_result_depends_on_values_alone(method, monkeypatch):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize('n_echoes', [3, 6])
+@pytest.mark.parametrize('method', METHODS)
+def test_result_does_not_depend_on_the_place(method, n_echoes):
+    """Voxels are worked on in blocks, and in vectors with some left over at the end."""
+    te = 0.005 * np.arange(1, n_echoes + 1)
+    magnitude = noisy(60, 60.0, n=3500, te=te).reshape(5, 7, 100, n_echoes)
+    mask = np.random.default_rng(1).random((5, 7, 100)) < 0.9
+    whole = METHODS[method](magnitude, mask, VOXEL, te=te, noise=60.0)
+    single = METHODS[method](
+        magnitude.reshape(-1, 1, 1, n_echoes), mask.reshape(-1, 1, 1), VOXEL, te=te, noise=60.0
+    )
+    for a, b in zip(vars(whole).values(), vars(single).values(), strict=True):
+        np.testing.assert_array_equal(a.ravel(), b.ravel())
+        assert not a[~mask].any()
+
+
+def test_fast_decays_have_the_same_signal_at_echo_time_zero():
+    """The exponentials of the fits are their own, up to e^80."""
+    te = np.array([0.01, 0.02, 0.03])
+    for rate in (0.6, 5.0, 300.0, 999.0):
+        magnitude = 1e8 * np.exp(-rate * te).reshape(1, 1, 1, 3)
+        for method in ('loglinear', 'numart2s', 'arlo'):
+            found = fit(method, magnitude, te, noise=0)
+            got = float(found.r2star[0, 0, 0])
+            model = np.exp(-got * te)
+            expected = (model @ magnitude.ravel()) / (model @ model)
+            assert float(found.s0[0, 0, 0]) == pytest.approx(expected, rel=2e-5)
+
+
 def test_weights_follow_the_signal():
     """An outlier in a weak late echo must matter less than it does to an unweighted line."""
     magnitude = decay([60])

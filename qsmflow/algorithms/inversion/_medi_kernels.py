@@ -97,41 +97,44 @@ def edge_gradient(x, faces, sx, sy, sz, epsilon2, out):
                 )
 
 
-@njit(cache=True, inline='always')
-def _curvature_at(x, d, faces, sx, sy, sz, epsilon2, i, i1, j, j1, k, k1):
-    here = x[i, j, k]
-    there = d[i, j, k]
-    a = _pull(x[i1, j, k] - here, faces[0, i, j, k], sx, epsilon2)
-    b = _pull(x[i, j1, k] - here, faces[1, i, j, k], sy, epsilon2)
-    c = _pull(x[i, j, k1] - here, faces[2, i, j, k], sz, epsilon2)
-    da = d[i1, j, k] - there
-    db = d[i, j1, k] - there
-    dc = d[i, j, k1] - there
-    curvature = a * da * da + b * db * db + c * dc * dc
-    return curvature, a / (sx * sx) + b / (sy * sy) + c / (sz * sz)
-
-
 @njit(cache=True, parallel=True)
 def edge_curvature(x, direction, faces, sx, sy, sz, epsilon2):
     # Curvature of the quadratic that touches the norm at x from above, and the sum of its weights.
     nx, ny, nz = x.shape
-    curvature = 0.0
-    weights = 0.0
+    sums = np.empty((nx, 2))
     for i in prange(nx):
         i1 = i + 1 if i + 1 < nx else 0
+        curvature, weights = 0.0, 0.0
         for j in range(ny):
             j1 = j + 1 if j + 1 < ny else 0
-            row, row_weights = _curvature_at(
-                x, direction, faces, sx, sy, sz, epsilon2, i, i1, j, j1, nz - 1, 0
+            here, there, last = x[i, j], direction[i, j], nz - 1
+            face = faces[0, i, j], faces[1, i, j], faces[2, i, j]
+            one = _curvature_row(here, x[i1, j], there, direction[i1, j], face[0], sx, epsilon2)
+            two = _curvature_row(here, x[i, j1], there, direction[i, j1], face[1], sy, epsilon2)
+            # Along the row, and from its end back to its start.
+            three = _curvature_row(
+                here[:last], here[1:], there[:last], there[1:], face[2][:last], sz, epsilon2
             )
-            for k in range(nz - 1):
-                one, weight = _curvature_at(
-                    x, direction, faces, sx, sy, sz, epsilon2, i, i1, j, j1, k, k + 1
-                )
-                row += one
-                row_weights += weight
-            curvature += row
-            weights += row_weights
+            four = _curvature_row(
+                here[last:], here[:1], there[last:], there[:1], face[2][last:], sz, epsilon2
+            )
+            curvature += one[0] + two[0] + three[0] + four[0]
+            weights += one[1] + two[1] + three[1] + four[1]
+        sums[i, 0], sums[i, 1] = curvature, weights
+    total = sums.sum(axis=0)
+    return total[0], total[1]
+
+
+@njit(cache=True, fastmath={'reassoc'}, error_model='numpy')
+def _curvature_row(x, next_x, d, next_d, faces, step, epsilon2):
+    # Only the sums are reordered.
+    curvature, weights = np.float32(0), np.float32(0)
+    for k in range(faces.size):
+        slope = (next_x[k] - x[k]) * step
+        along = (next_d[k] - d[k]) * step
+        weight = faces[k] / math.sqrt(slope * slope + epsilon2)
+        weights += weight
+        curvature += weight * along * along
     return curvature, weights
 
 
@@ -148,16 +151,27 @@ def fill_inverse(inverse, kernel, ex, ey, ez, data, smooth):
 
 @njit(cache=True, parallel=True)
 def advance(x, direction, step, inside):
-    nx, ny, nz = x.shape
-    change = 0.0
-    energy = 1e-30
+    nx, ny = x.shape[:2]
+    sums = np.empty((nx, 2))
     for i in prange(nx):
+        change, energy = 0.0, 0.0
         for j in range(ny):
-            for k in range(nz):
-                move = step * direction[i, j, k]
-                new = x[i, j, k] + move
-                x[i, j, k] = new
-                if inside[i, j, k]:
-                    change += move * move
-                    energy += new * new
-    return change / energy
+            found = _advance_row(x[i, j], direction[i, j], step, inside[i, j])
+            change += found[0]
+            energy += found[1]
+        sums[i, 0], sums[i, 1] = change, energy
+    total = sums.sum(axis=0)
+    return total[0] / (total[1] + 1e-30)
+
+
+@njit(cache=True, fastmath={'reassoc'})
+def _advance_row(x, direction, step, inside):
+    change, energy = 0.0, 0.0
+    for k in range(x.size):
+        move = step * direction[k]
+        new = x[k] + move
+        x[k] = new
+        counts = np.float32(1) if inside[k] else np.float32(0)
+        change += np.float64(counts * move * move)
+        energy += np.float64(counts * new * new)
+    return change, energy

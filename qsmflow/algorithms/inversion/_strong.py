@@ -87,4 +87,4 @@ def _field_of(sources, voxel_size, b0_dir, pad, voxel_average):
         kernel /= ops.voxel_response(grid)
     spectrum = ops.rfft(sources, grid)
     spectrum *= kernel
-    return ops.crop(ops.irfft(spectrum, grid), sources.shape)
+    return ops.irfft(spectrum, grid, sources.shape)

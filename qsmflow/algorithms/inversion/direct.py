@@ -275,9 +275,9 @@ def _truncated(field, mask, voxel_size, b0_dir, weights, threshold, below, corre
         spectrum, kernel, np.float32(threshold), np.float32(below), grid[2] % 2 == 0
     )
     spectrum[0, 0, 0] = 0
-    chi = _placed(ops.irfft(spectrum, grid), mask, box)
+    chi = _placed(ops.irfft(spectrum, grid, mask[box].shape), mask, box)
     if correct and kept > 0:
-        chi *= np.float32(np.prod(grid) / kept)
+        chi[box] *= np.float32(np.prod(grid) / kept)
     return chi
 
 
@@ -296,12 +296,12 @@ def _checked(local_field, mask, voxel_size, weights):
 def _filtered(field, mask, box, grid, multiplier):
     spectrum = ops.rfft(field[box], grid)
     spectrum *= multiplier
-    return _placed(ops.irfft(spectrum, grid), mask, box)
+    return _placed(ops.irfft(spectrum, grid, mask[box].shape), mask, box)
 
 
 def _placed(padded, mask, box):
     """Return the data part of a padded volume in the full grid, zero outside the mask."""
     chi = np.zeros(mask.shape, np.float32)
-    chi[box] = ops.crop(padded, mask[box].shape)
-    chi *= mask
+    inside = mask[box]
+    np.multiply(ops.crop(padded, inside.shape), inside, out=chi[box])
     return chi

@@ -122,17 +122,19 @@ def rts(
 
 def _least_squares(problem, iterations):
     """Return the susceptibility after a few iterations of weighted least squares."""
-    weight = np.sqrt(problem.weight2)
+    part = problem.mask[problem.box].shape
+    weight = np.sqrt(ops.crop(problem.weight2, part))
 
-    def dipole(volume):
-        spectrum = ops.rfft(volume)
+    def dipole(volume, *wanted):
+        spectrum = ops.rfft(volume, problem.grid)
         spectrum *= problem.kernel
-        return ops.irfft(spectrum, problem.grid)
+        return ops.irfft(spectrum, problem.grid, *wanted)
 
+    # There are no data in the padding.
     chi, _ = cgls(
-        lambda x: dipole(x) * weight,
+        lambda x: dipole(x, part) * weight,
         lambda r: dipole(r * weight),
-        problem.field * weight,
+        ops.crop(problem.field, part) * weight,
         max_iter=iterations,
         tol=0,
     )

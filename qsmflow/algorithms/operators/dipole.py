@@ -4,7 +4,7 @@ import numpy as np
 from scipy import fft
 
 from qsmflow.algorithms import _kernels as kernels
-from qsmflow.algorithms.operators.fourier import crop, irfft, pad_shape, rfft
+from qsmflow.algorithms.operators.fourier import irfft, pad_shape, rfft
 from qsmflow.algorithms.operators.threads import use_threads
 
 
@@ -159,4 +159,4 @@ def forward_field(chi, voxel_size, *, b0_dir=(0.0, 0.0, 1.0), pad=None):
     grid = pad_shape(chi.shape, [n // 2 for n in chi.shape] if pad is None else pad)
     spectrum = rfft(chi, grid)
     spectrum *= dipole_kernel(grid, voxel_size, b0_dir=b0_dir)
-    return crop(irfft(spectrum, grid), chi.shape).copy()
+    return irfft(spectrum, grid, chi.shape).copy()

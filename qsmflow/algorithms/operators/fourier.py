@@ -56,10 +56,17 @@ def rfft(volume, shape=None):
     ndarray of complex64, shape (X', Y', Z' // 2 + 1)
         Half spectrum.
     """
-    return fft.rfftn(volume, s=shape, workers=workers())
+    threads = workers()
+    if shape is None or tuple(shape) == volume.shape:
+        return fft.rfftn(volume, workers=threads)
+    # Lines of zeros need no transform: the padding of an axis comes when its turn does.
+    lines = fft.rfft(volume, n=shape[2], axis=2, workers=threads)
+    planes = fft.fft(lines, n=shape[1], axis=1, workers=threads)
+    del lines
+    return fft.fft(planes, n=shape[0], axis=0, overwrite_x=True, workers=threads)
 
 
-def irfft(spectrum, shape):
+def irfft(spectrum, shape, part=None):
     """Return the real volume of a half spectrum, **overwriting** the spectrum.
 
     Parameters
@@ -68,13 +75,28 @@ def irfft(spectrum, shape):
         Half spectrum; its content is lost, which saves one volume of memory.
     shape : tuple of int
         Shape of the padded grid.
+    part : tuple of int, optional
+        Shape of the data part, the first voxels, if no more is wanted: lines that would be cut off
+        are not transformed.
 
     Returns
     -------
-    ndarray of float32, shape ``shape``
-        Real volume.
+    ndarray of float32, shape ``shape`` or ``part``
+        Real volume; with ``part`` a view of a larger one.
+
+    Examples
+    --------
+    >>> volume = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    >>> spectrum = rfft(volume, (4, 4, 6))
+    >>> bool(np.allclose(irfft(spectrum, (4, 4, 6), volume.shape), volume, atol=1e-5))
+    True
     """
     threads = workers()
+    if part is not None:
+        planes = fft.ifft(spectrum, axis=0, overwrite_x=True, workers=threads)[: part[0]]
+        lines = fft.ifft(planes, axis=1, overwrite_x=True, workers=threads)[:, : part[1]]
+        whole = fft.irfft(lines, n=shape[2], axis=2, overwrite_x=True, workers=threads)
+        return whole[..., : part[2]]
     partial = fft.ifftn(spectrum, axes=(0, 1), overwrite_x=True, workers=threads)
     return fft.irfft(partial, n=shape[2], axis=2, overwrite_x=True, workers=threads)
 

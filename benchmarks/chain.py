@@ -7,6 +7,7 @@ import numpy as np
 from qsmflow import io, units
 from qsmflow.algorithms import catalog, get_method, method_parameters
 from qsmflow.algorithms.bipolar import remove_bipolar
+from qsmflow.algorithms.confidence import edge_confidence
 from qsmflow.algorithms.phase_offset import remove_phase_offset
 from qsmflow.settings import ReconstructionSettings
 
@@ -29,7 +30,8 @@ def run_chain(scan, *, start='raw', mask=None, **choices) -> tuple[np.ndarray, n
     start : {'raw', 'total', 'local'}
         Begin with the phase, or with the true total or local field in the mask, of which an
         inversion of phase gets the wrapped phase. True fields are averages over voxels, so
-        that ``voxel_average`` is switched off, and have no confidence that a fit would give.
+        that ``voxel_average`` is switched off, and have no confidence that a fit would give: a
+        total field has that of its edge, where voxels are part air.
     mask : ndarray of bool, shape (X, Y, Z), optional
         Brain mask; the true one by default.
     **choices
@@ -49,13 +51,16 @@ def run_chain(scan, *, start='raw', mask=None, **choices) -> tuple[np.ndarray, n
     field = scan.truth[f'{start}_field'] if fit is None else fit.total_field
     order = io.AxisOrder.of(scan.affine)
     known = {'b0_dir': order.vector(scan.b0_dir)}
-    known['weights'] = None if fit is None else order.to_ras(fit.weights)
+    weights = _confidence(scan, mask, start) if fit is None else fit.weights
+    known['weights'] = None if weights is None else order.to_ras(weights)
     method = catalog.STAGES['inversion'][chosen.inversion]
     if method.takes == 'phase':
         field = true_phase(scan, field) if fit is None else corrected_phase(scan, mask)
     size, field, mask = order.lengths(scan.voxel_size), order.to_ras(field), order.to_ras(mask)
     if method.takes == 'local_field' and start != 'local':
         remove = _method(chosen, 'background')
+        if fit is None and 'voxel_average' in method_parameters('background', chosen.background):
+            remove = partial(remove, voxel_average=False)
         field, mask = remove(field, mask, size, **known)[:2]
     options = {name: _extra(name, scan, fit, order, mask) for name in method.extras}
     own = get_method('inversion', chosen.inversion)
@@ -65,6 +70,13 @@ def run_chain(scan, *, start='raw', mask=None, **choices) -> tuple[np.ndarray, n
     options = {name: value for name, value in options.items() if value is not None} | own_params
     chi = _method(chosen, 'strategy')(own, field, mask, size, **known, options=options)
     return order.from_ras(chi), order.from_ras(mask)
+
+
+def _confidence(scan, mask, start):
+    """Return the confidence in a true field that voxels of air and bone are part of, or None."""
+    if start == 'local':
+        return None
+    return edge_confidence(scan.truth['total_field'], mask, scan.voxel_size)
 
 
 def true_phase(scan, field):

@@ -19,6 +19,7 @@ import argparse
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -27,7 +28,8 @@ import testbeds
 from chain import STARTS, field_of, run_chain
 from scipy import fft
 
-from qsmflow.algorithms import catalog, get_method, operators, quality
+from qsmflow.algorithms import catalog, get_method, method_parameters, operators, quality
+from qsmflow.algorithms.confidence import edge_confidence
 from qsmflow.algorithms.cosmos import cosmos
 from qsmflow.phantom import tissues
 from qsmflow.settings import ReconstructionSettings
@@ -62,6 +64,7 @@ def methods(scan, options):
     """Yield every method of background removal and inversion, with true input and in the chain."""
     for name in catalog.STAGES['background']:
         yield f'background/{name}/true', score_removal, {'name': name}
+        yield f'background/{name}/edges', score_removal, {'name': name, 'edges': True}
         yield f'background/{name}/chain', run_and_score, {'background': name}
     for name, method in catalog.STAGES['inversion'].items():
         start = 'total' if method.one_step else 'local'
@@ -145,17 +148,31 @@ def _nuclei():
     return [tissue for tissue in tissues.NUCLEI if tissue.name != 'thalamus']
 
 
-def score_removal(scan, name):
-    """Return the error of the local field from the true total field."""
-    function, mask = get_method('background', name), scan.truth['mask']
+def score_removal(scan, name, edges=False):
+    """Return the error of the local field from the true total field.
+
+    With ``edges`` the method is told that voxels at the edge are part air: their confidence.
+    """
+    function, mask = _removal(name), scan.truth['mask']
     total, truth = scan.truth['total_field'], scan.truth['local_field']
-    local, support = function(total, mask, scan.voxel_size, b0_dir=scan.b0_dir)[:2]
+    weights = edge_confidence(total, mask, scan.voxel_size) if edges else None
+    local, support = function(total, mask, scan.voxel_size, b0_dir=scan.b0_dir, weights=weights)[
+        :2
+    ]
     found = {'nrmse': quality.nrmse(local, truth, mask), 'xsim': quality.xsim(local, truth, mask)}
     found |= {'own_nrmse': quality.nrmse(local, truth, support)}
     return found | {
         'own_xsim': quality.xsim(local, truth, support),
         'missing': float(1 - support[mask].mean()),
     }
+
+
+def _removal(name):
+    """Return a background removal for true fields, which are averages over voxels."""
+    function = get_method('background', name)
+    if 'voxel_average' in method_parameters('background', name):
+        return partial(function, voxel_average=False)
+    return function
 
 
 def score_relaxation(scan, name):
@@ -201,7 +218,7 @@ def score_parts(scan, name):
     In percent of the local field, on the support of the method, means taken off. With both fields
     the error of a linear method is the sum of these two.
     """
-    function, mask = get_method('background', name), scan.truth['mask']
+    function, mask = _removal(name), scan.truth['mask']
     truth = scan.truth['local_field']
     background = scan.truth['total_field'] - truth
     found = {}

@@ -180,6 +180,13 @@ STAGES: dict[str, dict[str, Method]] = {
             'least tissue field with the Laplacian inside the mask; keeps the rim',
             ('li2014', 'li2015iharperella'),
         ),
+        Method(
+            'tfi',
+            'background.tfi:tfi',
+            'total field inversion',
+            'sources inside by total variation and outside by turns; least error, most time',
+            ('liu2017',),
+        ),
     ),
     'inversion': _stage(
         Method(

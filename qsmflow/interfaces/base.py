@@ -7,6 +7,7 @@ import numpy as np
 from nipype.interfaces.base import SimpleInterface, isdefined, traits
 
 from qsmflow import io, registration
+from qsmflow.algorithms.confidence import edge_confidence
 
 #: A trait for the direction of the main field, where the affine does not tell.
 B0_DIR = traits.Tuple(
@@ -62,6 +63,13 @@ class FieldProblem:
         """Load the array of a file on the same grid, or return None when there is no file."""
         data = optional_volume(path, self.like)
         return None if data is None else self.order.to_ras(data)
+
+    def confidence(self, path: str | None) -> np.ndarray:
+        """Load the confidence in the field, or find what the field itself tells of it."""
+        given = self.volume(path)
+        if given is None:
+            return edge_confidence(self.field, self.mask, self.voxel_size)
+        return given
 
     def solve(self, function, **options) -> tuple[list[np.ndarray], list[float]]:
         """Call an algorithm and return what it gives.

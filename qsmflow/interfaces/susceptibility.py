@@ -14,11 +14,16 @@ from qsmflow.interfaces.base import B0_DIR, FieldProblem, VolumeInterface, optio
 from qsmflow.interfaces.findings import reference_findings, with_findings
 from qsmflow.units import radians_per_ppm
 
+_WEIGHTS = (
+    'confidence in the field, 0 to 1; by default 1, and less where the field jumps at the edge of '
+    'the mask'
+)
+
 
 class _BackgroundRemovalInputSpec(BaseInterfaceInputSpec):
     total_field = File(exists=True, mandatory=True, desc='field, ppm')
     mask = File(exists=True, mandatory=True, desc='brain mask')
-    weights = File(exists=True, desc='confidence in the field, 0 to 1')
+    weights = File(exists=True, desc=_WEIGHTS)
     b0_dir = B0_DIR
     method = traits.Enum(*catalog.names('background'), usedefault=True, desc='algorithm')
     params = traits.Dict(traits.Str, desc='keyword arguments of the algorithm')
@@ -42,7 +47,7 @@ class BackgroundRemoval(VolumeInterface):
         params = self.inputs.params or {}
         (local_field, mask), history = problem.solve(
             get_method('background', self.inputs.method),
-            weights=problem.volume(self.inputs.weights),
+            weights=problem.confidence(self.inputs.weights),
             **params,
         )
         parameters = {**method_parameters('background', self.inputs.method), **params}
@@ -66,7 +71,7 @@ class _DipoleInversionInputSpec(BaseInterfaceInputSpec):
     )
     sign = traits.Dict(desc='sign of that phase, as FieldSign found it; by default it is right')
     mask = File(exists=True, mandatory=True, desc='region of interest')
-    weights = File(exists=True, desc='confidence in the field, 0 to 1')
+    weights = File(exists=True, desc=_WEIGHTS)
     magnitude = File(exists=True, desc='magnitude, echo last: for methods that look at it')
     r2star = File(exists=True, desc='R2*, 1/s: for methods that look for CSF')
     field_noise = File(exists=True, desc='standard deviation of the field, ppm')
@@ -104,7 +109,7 @@ class DipoleInversion(VolumeInterface):
         self._results['info'] = self._decide(options, problem)
         (chi,), history = problem.solve(
             partial(strategy, invert),
-            weights=problem.volume(self.inputs.weights),
+            weights=self._confidence(problem),
             options=options,
             **(self.inputs.strategy_params or {}),
         )
@@ -118,6 +123,12 @@ class DipoleInversion(VolumeInterface):
     @property
     def _entry(self) -> catalog.Method:
         return catalog.STAGES['inversion'][self.inputs.method]
+
+    def _confidence(self, problem: FieldProblem) -> np.ndarray | None:
+        # A phase wraps, so that its jumps say nothing.
+        if self._entry.takes == 'phase':
+            return problem.volume(self.inputs.weights)
+        return problem.confidence(self.inputs.weights)
 
     def _field(self) -> io.Volume:
         """Return the field that the method takes, or the phase with the sign of the convention.

@@ -44,6 +44,8 @@ DEFAULT_BEDS = {
     ],
     'removal': ['held_out/reference'],
 }
+#: Inversions that are also tried after the background removal that looks at sources inside.
+AFTER_TFI = ('rts', 'medi0', 'nltv', 'l1qsm')
 #: Nuclei of 0.05 to 0.2 ml, whose means are those of a few voxels and their surroundings.
 SMALLEST = ('mammillary', 'habenula')
 
@@ -70,6 +72,8 @@ def methods(scan, options):
         start = 'total' if method.one_step else 'local'
         yield f'inversion/{name}/true', run_and_score, {'inversion': name, 'start': start}
         yield f'inversion/{name}/chain', run_and_score, {'inversion': name}
+    for name in AFTER_TFI:
+        yield f'inversion/{name}/tfi', run_and_score, {'inversion': name, 'background': 'tfi'}
     for name in catalog.STAGES['field']:
         yield f'field/{name}/chain', score_field, {'field': name}
     for name in catalog.STAGES['unwrapping']:

@@ -244,10 +244,11 @@ def _fit_row(source, data, chi, kernel, exy, ez, mu, rho, own, of_data, of_sourc
 
 @njit(cache=True, parallel=True)
 def fill_spectrum(spectrum, source, target, known, ex, ey, ez, rho):
+    # Summed by plane, so that the sums do not depend on the threads.
     nx, ny, nz = spectrum.shape
-    change = 0.0
-    energy = 1e-30
+    sums = np.empty((nx, 2))
     for i in prange(nx):
+        change, energy = 0.0, 0.0
         for j in range(ny):
             for k in range(nz):
                 lap = ex[i] + ey[j] + ez[k]
@@ -261,7 +262,9 @@ def fill_spectrum(spectrum, source, target, known, ex, ey, ez, rho):
                 new = complex(real, imag)
                 spectrum[i, j, k] = new
                 source[i, j, k] = new
-    return change / energy
+        sums[i, 0], sums[i, 1] = change, energy
+    total = sums.sum(axis=0)
+    return total[0] / (total[1] + 1e-30)
 
 
 @njit(cache=True, parallel=True)

@@ -1,5 +1,6 @@
 """The same input gives the same bytes, wherever it lies in memory, and from loaded kernels."""
 
+import ast
 import json
 import os
 import subprocess
@@ -66,6 +67,45 @@ def test_inner_product_does_not_depend_on_the_number_of_threads(monkeypatch):
         found.append(solvers.dot(a, b))
     numba.set_num_threads(before)
     assert found[0] == found[1]
+
+
+def _shared_sums(source):
+    """Yield parallel loops that sum up a scalar, and plain sums in parallel kernels.
+
+    numba gives each thread a share of either, so that the last digits depend on their number.
+    """
+    for kernel in ast.walk(ast.parse(source)):
+        if not isinstance(kernel, ast.FunctionDef):
+            continue
+        parallel = any('parallel=True' in ast.unparse(d) for d in kernel.decorator_list)
+        for node in ast.walk(kernel) if parallel else ():
+            if isinstance(node, ast.Call) and ast.unparse(node).endswith('.sum()'):
+                yield f'{kernel.name}: {ast.unparse(node)}'
+            if isinstance(node, ast.For) and ast.unparse(node.iter).startswith('prange('):
+                names = [n for n in ast.walk(node) if isinstance(n, ast.AugAssign)]
+                summed = {n.target.id for n in names if isinstance(n.target, ast.Name)}
+                own = {
+                    n.id
+                    for assignment in ast.walk(node)
+                    if isinstance(assignment, ast.Assign)
+                    for n in ast.walk(assignment)
+                    if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+                }
+                yield from (f'{kernel.name}: {name}' for name in summed - own)
+
+
+def test_no_sum_is_shared_among_threads():
+    folder = Path(catalog.__file__).parent
+    found = {
+        str(p.relative_to(folder)): list(_shared_sums(p.read_text())) for p in folder.rglob('*.py')
+    }
+    assert {name: sums for name, sums in found.items() if sums} == {}
+
+
+@pytest.mark.parametrize('line', ['total += a[i]', 'b[i] = a.sum()'])
+def test_shared_sums_are_recognised(line):
+    kernel = f'@njit(parallel=True)\ndef k(a, b):\n total = 0\n for i in prange(9):\n  {line}\n'
+    assert list(_shared_sums(kernel))
 
 
 def _hashes(cache, threads, *methods):

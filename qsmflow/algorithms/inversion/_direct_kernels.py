@@ -17,7 +17,7 @@ def divide_truncated(spectrum, kernel, threshold, below, last_counts_once):
     # Multiplies the spectrum by 1 / D where |D| exceeds the threshold, else by the sign of D
     # times `below`. Returns the sum over all frequencies of D times that multiplier.
     nx, ny, nz = spectrum.shape
-    kept = 0.0
+    sums = np.zeros((nx, 1))
     for i in prange(nx):
         for j in range(ny):
             row = np.float32(0)
@@ -30,5 +30,6 @@ def divide_truncated(spectrum, kernel, threshold, below, last_counts_once):
             once = first * _inverse(first, threshold, below)
             if last_counts_once:
                 once += last * _inverse(last, threshold, below)
-            kept += 2.0 * row - once
-    return kept
+            sums[i, 0] += 2.0 * row - once
+    # By plane, and with an axis: other sums depend on the threads.
+    return sums.sum(axis=0)[0]

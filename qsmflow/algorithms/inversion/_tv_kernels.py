@@ -96,9 +96,9 @@ def relax_harmonic(bend, inside, kept, relaxation, state):
 def fit_both(source, data, bend, chi, kernel, ex, ey, ez, mu, rho, muh):
     # On return the first three hold the spectra of chi, of the model field and of lap(h).
     nx, ny, nz = chi.shape
-    change = 0.0
-    energy = 1e-30
+    sums = np.empty((nx, 2))
     for i in prange(nx):
+        change, energy = 0.0, 0.0
         for j in range(ny):
             for k in range(nz):
                 d = kernel[i, j, k]
@@ -119,4 +119,6 @@ def fit_both(source, data, bend, chi, kernel, ex, ey, ez, mu, rho, muh):
                 source[i, j, k] = new
                 data[i, j, k] = d * new + h
                 bend[i, j, k] = -lap * h
-    return change / energy
+        sums[i, 0], sums[i, 1] = change, energy
+    total = sums.sum(axis=0)
+    return total[0] / (total[1] + 1e-30)

@@ -132,7 +132,10 @@ def test_complex_series():
             function(stage, name)(series.real, series, mask, UNIT, **options)
 
 
-COUNTS = ('max_iter', 'inner_iter', 'first_iter', 'strong_iter', 'max_seeds')
+COUNTS = (
+    *('max_iter', 'inner_iter', 'first_iter', 'strong_iter', 'max_seeds'),
+    *('rounds', 'pdf_iter', 'outside_iter'),
+)
 MAY_BE_ZERO = ('start_iter', 'refine', 'peel', 'erosions', 'alternations', 'pad')
 
 

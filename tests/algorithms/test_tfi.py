@@ -55,13 +55,6 @@ def test_the_history_has_all_rounds(case):
     assert short[-1] < 0.1
 
 
-@pytest.mark.parametrize('name', ['rounds', 'outside_iter', 'start_iter', 'max_iter'])
-def test_bad_counts_are_named(name):
-    _, mask, local, _ = phantom((16, 16, 16))
-    with pytest.raises(ValueError, match=name):
-        tfi(local, mask, (1, 1, 1), **{name: 0})
-
-
 def test_a_weight_must_be_positive():
     _, mask, local, _ = phantom((16, 16, 16))
     with pytest.raises(ValueError, match='reg_weight'):

@@ -9,6 +9,7 @@ import pytest
 
 from qsmflow import io
 from qsmflow.algorithms import get_method
+from qsmflow.algorithms.confidence import edge_confidence
 from qsmflow.algorithms.operators import forward_field
 from qsmflow.phantom import sphere
 from qsmflow.units import radians_per_ppm
@@ -74,9 +75,12 @@ def test_inversions_are_compared_on_a_sphere(ball, folder, capfd):
     header = next(i for i, row in enumerate(rows) if row[0] == 'label')
     assert rows[header][1:] == compare.METHODS
     inside, around = ([float(v) for v in rows[header + i][1:]] for i in (1, 2))
+    confidence = edge_confidence(field, mask, voxel_size)
     for i, method in enumerate(compare.METHODS):
         chi = io.load_volume(f'out/chimap_{method}.nii.gz').data
-        direct = get_method('inversion', method)(field, mask, voxel_size, b0_dir=(0, 0, 1))
+        direct = get_method('inversion', method)(
+            field, mask, voxel_size, b0_dir=(0, 0, 1), weights=confidence
+        )
         np.testing.assert_array_equal(chi, direct)
         for label, column in ((1, inside), (2, around)):
             assert column[i] == pytest.approx(1000 * chi[labels == label].mean(), abs=0.06)

@@ -32,7 +32,7 @@ def tfi(
     voxel_average=True,
     rounds=2,
     outside_iter=20,
-    start_iter=30,
+    pdf_iter=30,
     coarse_iter=(60, 200),
     pad=16,
     max_iter=20,
@@ -74,7 +74,7 @@ def tfi(
         Rounds of both fits.
     outside_iter : int, optional
         Iterations of the fit of :math:`x` in each round.
-    start_iter : int, optional
+    pdf_iter : int, optional
         Iterations of `pdf` on the grid of the data.
     coarse_iter : sequence of int, optional
         Iterations of `pdf` on coarser grids.
@@ -121,11 +121,11 @@ def tfi(
     True
     """
     check_positive(reg_weight=reg_weight)
-    check_count(max_iter=max_iter, rounds=rounds, outside_iter=outside_iter, start_iter=start_iter)
+    check_count(max_iter=max_iter, rounds=rounds, outside_iter=outside_iter, pdf_iter=pdf_iter)
     check_counts(0, coarse_iter=coarse_iter)
     start, mask = pdf(
         total_field, mask, voxel_size, b0_dir=b0_dir, weights=weights, pad=pad,
-        max_iter=start_iter, coarse_iter=coarse_iter,
+        max_iter=pdf_iter, coarse_iter=coarse_iter,
     )  # fmt: skip
     problem = Problem.build(start, mask, voxel_size, b0_dir, weights, pad)
     del start

@@ -260,7 +260,8 @@ def memory_entry(stage: str, name: str, shape, n_echoes: int) -> cost.Memory:
 
 def memory_table(options: argparse.Namespace) -> int:
     """Print the entries of ``VOLUMES``, or write them beside those that are not measured now."""
-    shape, entries = head_shape(1e6 * options.sizes[0]), dict(cost.VOLUMES)
+    shape = head_shape(1e6 * (options.sizes or PAGE_SIZES)[0])
+    entries = dict(cost.VOLUMES)
     for stage, name in selected(options.only):
         if stage in STAGES:
             entry = memory_entry(stage, name, shape, max(3, options.echoes))

@@ -27,7 +27,7 @@ from qsmflow.algorithms import operators as ops
 #: Calls are repeated more often until they took so long together, in s.
 SHORT = 0.3
 #: Calls are not repeated once they took so long together, in s: their noise averages out.
-LONG = 4.0
+LONG = 10.0
 
 
 def pair_time(grid, *, least: float = 0.05, rounds: int = 3) -> float:
@@ -181,9 +181,13 @@ def measure_time(call, image, *, repeats: int = 3, with_history: bool = False) -
         del result
         made_so_far, total = made_so_far + 1, total + taken
         timing.seconds.append(taken)
-        own = pair_time(timing.grid)
+        # Machines are not equally fast all the time: the longer a call, the longer its unit.
+        least = min(max(0.05, taken / 20), 0.3)
+        own = pair_time(timing.grid, least=least, rounds=5)
         timing.pairs.append(taken / own)
-        whole = own if timing.grid == tuple(image) else pair_time(image)
+        whole = own
+        if timing.grid != tuple(image):
+            whole = pair_time(image, least=least, rounds=5)
         timing.image_pairs.append(taken / whole)
     return timing
 

@@ -272,7 +272,9 @@ class TestMeasure:
     def test_transforms_of_a_method(self, bench, monkeypatch):
         case = bench['synthetic'].Case((24, 28, 24), 3)
         call, with_history = bench['speed'].call_of('inversion', 'tv', case)
-        monkeypatch.setattr(bench['measure'], 'pair_time', lambda g: 0.5 if g != case.shape else 2)
+        monkeypatch.setattr(
+            bench['measure'], 'pair_time', lambda g, **_: 0.5 if g != case.shape else 2
+        )
         found = bench['measure'].measure_time(call, case.shape, repeats=1, with_history=True)
         box = case.mask[ops.bounding_box(case.mask)].shape
         assert with_history

@@ -59,17 +59,22 @@ def run_chain(scan, *, start='raw', mask=None, **choices) -> tuple[np.ndarray, n
     size, field, mask = order.lengths(scan.voxel_size), order.to_ras(field), order.to_ras(mask)
     if method.takes == 'local_field' and start != 'local':
         remove = _method(chosen, 'background')
-        if fit is None and 'voxel_average' in method_parameters('background', chosen.background):
-            remove = partial(remove, voxel_average=False)
+        if fit is None:
+            remove = partial(remove, **for_true_field('background', chosen.background))
         field, mask = remove(field, mask, size, **known)[:2]
     options = {name: _extra(name, scan, fit, order, mask) for name in method.extras}
     own = get_method('inversion', chosen.inversion)
     own_params = dict(chosen.params.get('inversion', {}))
-    if fit is None and 'voxel_average' in method_parameters('inversion', chosen.inversion):
-        own_params['voxel_average'] = False
+    if fit is None:
+        own_params |= for_true_field('inversion', chosen.inversion)
     options = {name: value for name, value in options.items() if value is not None} | own_params
     chi = _method(chosen, 'strategy')(own, field, mask, size, **known, options=options)
     return order.from_ras(chi), order.from_ras(mask)
+
+
+def for_true_field(stage, name):
+    """Return the parameters of a method for true fields, which are averages over voxels."""
+    return {'voxel_average': False} if 'voxel_average' in method_parameters(stage, name) else {}
 
 
 def _confidence(scan, mask, start):

@@ -5,30 +5,34 @@
     python benchmarks/study.py methods [--only held_out/reference]
     python benchmarks/study.py regions [--only held_out/oblique15]
     python benchmarks/study.py removal [--only held_out/reference]
+    python benchmarks/study.py choices [--only tuning/reference]
 
 ``chains`` runs presets from raw phase; ``inputs`` feeds the default chain with raw phase, the true
 total field and the masked true local field; ``methods`` tries each method of background removal
 and inversion: with true input, and in the default chain; ``regions`` tells which nuclei the
 default chain misses; ``removal`` feeds each background removal with the true local and the true
-background field alone. Every figure is on the whole brain but those marked ``own`` and those of
-``removal``. Results go into ``--json`` as they come, and a run continues where that file ends;
-``--markdown`` writes the tables between the marks of a page.
+background field alone; ``choices`` tries what some parameters were chosen from. Every figure is on
+the whole brain but those marked ``own`` and those of ``removal``. Results go into ``--json`` as
+they come, and a run continues where that file ends; ``--markdown`` writes the tables between the
+marks of a page.
 """
 
 import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from unittest import mock
 
+import chain
 import numpy as np
 import testbeds
-from chain import STARTS, field_of, run_chain
+from chain import STARTS, field_of, for_true_field, run_chain
 from scipy import fft
 
-from qsmflow.algorithms import catalog, get_method, method_parameters, operators, quality
+from qsmflow.algorithms import catalog, confidence, get_method, operators, quality
 from qsmflow.algorithms.confidence import edge_confidence
 from qsmflow.algorithms.cosmos import cosmos
 from qsmflow.phantom import tissues
@@ -43,6 +47,7 @@ DEFAULT_BEDS = {
         f'held_out/{name}' for name in ('reference', 'large_nuclei', 'oblique15', 'atrophy')
     ],
     'removal': ['held_out/reference'],
+    'choices': ['tuning/reference'],
 }
 #: Inversions that are also tried after the background removal that looks at sources inside.
 AFTER_TFI = ('rts', 'medi0', 'nltv', 'l1qsm')
@@ -103,6 +108,42 @@ def removal(scan, options):
         yield name, score_parts, {'name': name}
 
 
+def choices(scan, options):
+    """Yield what some parameters were chosen from.
+
+    The step of the field at which a voxel of the edge loses its weight, from the true total field
+    and, on top of its own weights, from raw phase; the rounds of ``tfi``; the padding, from the
+    true local field.
+    """
+    yield 'total, no weights', _with_step, {'step': np.inf, 'start': 'total'}
+    for step in (0.05, 0.07, 0.1, 0.15, 0.2):
+        yield f'total, step {step} ppm', _with_step, {'step': step, 'start': 'total'}
+    yield 'raw', run_and_score, {}
+    yield 'raw, step 0.1 ppm', _with_edges_from_raw, {}
+    for rounds in (1, 2, 3):
+        found = {'name': 'tfi', 'edges': True, 'rounds': rounds}
+        yield f'background/tfi, rounds {rounds}', score_removal, found
+    for name in ('tv', 'rts', 'tkd'):
+        for pad in (16, 8, 0):
+            chosen = {'inversion': name, 'start': 'local', 'params': {'inversion': {'pad': pad}}}
+            yield f'inversion/{name}, pad {pad}', run_and_score, chosen
+
+
+def _with_step(scan, step, **choices):
+    with mock.patch.object(confidence, 'STEP', step):
+        return run_and_score(scan, **choices)
+
+
+def _with_edges_from_raw(scan):
+    def field(scan, mask, chosen):
+        found = field_of(scan, mask, chosen)
+        edges = edge_confidence(found.total_field, mask, scan.voxel_size)
+        return replace(found, weights=found.weights * edges)
+
+    with mock.patch.object(chain, 'field_of', field):
+        return run_and_score(scan)
+
+
 def run_and_score(scan, **choices):
     """Return the scores of a chain on the whole brain, and its nrmse and xsim on its support."""
     chi, mask = run_chain(scan, **choices)
@@ -152,7 +193,7 @@ def _nuclei():
     return [tissue for tissue in tissues.NUCLEI if tissue.name != 'thalamus']
 
 
-def score_removal(scan, name, edges=False):
+def score_removal(scan, name, edges=False, **params):
     """Return the error of the local field from the true total field.
 
     With ``edges`` the method is told that voxels at the edge are part air: their confidence.
@@ -160,9 +201,8 @@ def score_removal(scan, name, edges=False):
     function, mask = _removal(name), scan.truth['mask']
     total, truth = scan.truth['total_field'], scan.truth['local_field']
     weights = edge_confidence(total, mask, scan.voxel_size) if edges else None
-    local, support = function(total, mask, scan.voxel_size, b0_dir=scan.b0_dir, weights=weights)[
-        :2
-    ]
+    params |= {'b0_dir': scan.b0_dir, 'weights': weights}
+    local, support = function(total, mask, scan.voxel_size, **params)[:2]
     found = {'nrmse': quality.nrmse(local, truth, mask), 'xsim': quality.xsim(local, truth, mask)}
     found |= {'own_nrmse': quality.nrmse(local, truth, support)}
     return found | {
@@ -172,11 +212,8 @@ def score_removal(scan, name, edges=False):
 
 
 def _removal(name):
-    """Return a background removal for true fields, which are averages over voxels."""
-    function = get_method('background', name)
-    if 'voxel_average' in method_parameters('background', name):
-        return partial(function, voxel_average=False)
-    return function
+    """Return a background removal for true fields."""
+    return partial(get_method('background', name), **for_true_field('background', name))
 
 
 def score_relaxation(scan, name):
@@ -260,7 +297,7 @@ def run(options) -> dict:
     return results
 
 
-PARTS = {part.__name__: part for part in (chains, inputs, methods, regions, removal)}
+PARTS = {part.__name__: part for part in (chains, inputs, methods, regions, removal, choices)}
 
 
 def _beds(options):
@@ -306,6 +343,7 @@ def _rows(part, beds):
             'roi_mae',
         ),
         'removal': ('taken', 'left'),
+        'choices': ('nrmse', 'xsim', 'dgm_linearity', 'roi_mae'),
         'regions': (
             'dgm_linearity',
             'larger_linearity',

@@ -44,12 +44,55 @@ def multiply(a, b, out):
 
 
 @njit(cache=True, parallel=True)
-def filter_spectrum(spectrum, multiplier):
-    nx, ny, nz = spectrum.shape
+def scale(volume, factors):
+    # One array is read and written: with a third for the result, that may be the same one, there
+    # would be no vector instructions.
+    nx, ny, nz = volume.shape
     for i in prange(nx):
         for j in range(ny):
             for k in range(nz):
-                spectrum[i, j, k] *= multiplier[i, j, k]
+                volume[i, j, k] *= factors[i, j, k]
+
+
+def filter_spectrum(spectrum, multiplier):
+    """Multiply a complex64 spectrum by a real multiplier, in place."""
+    _filter_spectrum(spectrum.view(np.float32), multiplier)
+
+
+@njit(cache=True, parallel=True)
+def _filter_spectrum(spectrum, multiplier):
+    nx, ny, _ = multiplier.shape
+    for i in prange(nx):
+        for j in range(ny):
+            filter_row(spectrum[i, j], multiplier[i, j])
+
+
+@njit(cache=True)
+def filter_row(values, multiplier):
+    # Real and imaginary parts in turn: complex numbers have no vector instructions.
+    for k in range(multiplier.size):
+        values[2 * k] *= multiplier[k]
+        values[2 * k + 1] *= multiplier[k]
+
+
+def filtered(spectrum, multiplier, out):
+    """Write the product of a complex64 spectrum with a real multiplier to another one."""
+    _filtered(spectrum.view(np.float32), multiplier, out.view(np.float32))
+
+
+@njit(cache=True, parallel=True)
+def _filtered(spectrum, multiplier, out):
+    nx, ny, _ = multiplier.shape
+    for i in prange(nx):
+        for j in range(ny):
+            filtered_row(spectrum[i, j], multiplier[i, j], out[i, j])
+
+
+@njit(cache=True)
+def filtered_row(values, multiplier, out):
+    for k in range(multiplier.size):
+        out[2 * k] = multiplier[k] * values[2 * k]
+        out[2 * k + 1] = multiplier[k] * values[2 * k + 1]
 
 
 @njit(cache=True, parallel=True)

@@ -100,30 +100,13 @@ def robust_mask(magnitude, *, factor: float = 1.0) -> np.ndarray:
         kernels.root_mean_square(echoes, signal)
     else:
         signal = np.nan_to_num(signal, posinf=0, neginf=0)
-    ceiling = _percentile_99(signal)
+    ceiling = np.percentile(signal, 99)
     if ceiling <= 0:
         ceiling = signal.max()
     signal = np.clip(signal, 0, ceiling)
     np.sqrt(signal, out=signal)
     mask = signal > factor * otsu_threshold(signal)
     return fill_holes(largest_component(_without_spurs(mask)))
-
-
-def _percentile_99(values):
-    """Return what ``np.percentile`` does, from the largest values alone."""
-    values = values.ravel()
-    index = np.float32(values.size - 1) * np.float32(0.99)
-    below = int(index)
-    sample = np.sort(values[:: max(1, values.size // 50_000)])
-    top = values[values >= sample[int(0.97 * sample.size)]]
-    first = below - (values.size - top.size)
-    if first < 0 or first + 1 >= top.size:
-        return np.percentile(values, 99)
-    top.partition((first, first + 1))
-    share, step = index - np.float32(below), top[first + 1] - top[first]
-    if share < np.float32(0.5):
-        return top[first] + step * share
-    return top[first + 1] - step * (1 - share)
 
 
 def largest_component(mask, *, connectivity: int = 1) -> np.ndarray:

@@ -95,11 +95,10 @@ def test_compiled_morphology_is_that_of_scipy(seed):
 
 
 @pytest.mark.parametrize('size', [1, 2, 150, 40_000])
-def test_histogram_and_percentile_are_those_of_numpy(size):
+def test_histogram_is_that_of_numpy(size):
     """For rounded values as well, many of which lie at the edges of bins."""
     for digits in (1, 2, 6):
         values = np.random.default_rng(size).gamma(2, size=size).round(digits).astype(np.float32)
-        assert masking._percentile_99(values) == np.percentile(values, 99)
         if values.min() < values.max():
             expected, edges = np.histogram(values.astype(np.float64), 256)
             np.testing.assert_array_equal(masking._histogram(values, edges), expected)

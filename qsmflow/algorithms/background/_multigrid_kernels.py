@@ -131,15 +131,6 @@ def divide(volume, divisor):
                 volume[i, j, k] /= divisor[i, j, k]
 
 
-@njit(cache=True, parallel=True)
-def multiply(volume, factor):
-    nx, ny, nz = volume.shape
-    for i in prange(nx):
-        for j in range(ny):
-            for k in range(nz):
-                volume[i, j, k] *= factor[i, j, k]
-
-
 # --- rows -----------------------------------------------------------------------------------
 #
 # Loops over one row, with few enough one-dimensional arrays, are turned into vector instructions.

@@ -7,6 +7,7 @@ numbers have no vector instructions.
 import numpy as np
 
 from qsmflow.algorithms._jit import njit, prange
+from qsmflow.algorithms._kernels import filtered_row
 
 
 @njit(cache=True, inline='always')
@@ -31,14 +32,7 @@ def _multiply(spectrum, out, octant):
     for i in prange(nx):
         p = _fold(i, nx)
         for j in range(ny):
-            _multiply_row(spectrum[i, j], octant[p, _fold(j, ny)], out[i, j])
-
-
-@njit(cache=True)
-def _multiply_row(values, multiplier, out):
-    for k in range(multiplier.size):
-        out[2 * k] = multiplier[k] * values[2 * k]
-        out[2 * k + 1] = multiplier[k] * values[2 * k + 1]
+            filtered_row(spectrum[i, j], octant[p, _fold(j, ny)], out[i, j])
 
 
 @njit(cache=True, parallel=True)
@@ -130,14 +124,3 @@ def subtract_where(volume, mean, inside, out):
             for k in range(nz):
                 value = volume[i, j, k] - mean[i, j, k]
                 out[i, j, k] = value if inside[i, j, k] else np.float32(0)
-
-
-@njit(cache=True, parallel=True)
-def scale(volume, factors):
-    # One array is read and written: with a third for the result, that may be the same one, there
-    # would be no vector instructions.
-    nx, ny, nz = volume.shape
-    for i in prange(nx):
-        for j in range(ny):
-            for k in range(nz):
-                volume[i, j, k] *= factors[i, j, k]

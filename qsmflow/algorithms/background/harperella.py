@@ -4,6 +4,7 @@ import numpy as np
 
 from qsmflow.algorithms import operators as ops
 from qsmflow.algorithms._checks import check_count, check_volume, check_voxel_size, check_weights
+from qsmflow.algorithms._kernels import scale
 from qsmflow.algorithms.background import _multigrid_kernels as kernels
 from qsmflow.algorithms.background._multigrid import (
     DirichletLaplacian,
@@ -160,5 +161,5 @@ class _ClampedBilaplacian:
     def precondition(self, residual):
         """Return an approximate inverse; it holds until the next call."""
         self.solver.cycle(residual, self.first)
-        kernels.multiply(self.first, self.weight2)
+        scale(self.first, self.weight2)
         return self.solver.cycle(self.first, self.shaped)

@@ -11,6 +11,7 @@ from qsmflow.algorithms._checks import (
     check_voxel_size,
     check_weights,
 )
+from qsmflow.algorithms._kernels import scale
 from qsmflow.algorithms.background import _sphere_kernels as kernels
 from qsmflow.algorithms.background import _spheres as spheres
 from qsmflow.algorithms.solvers import conjugate_gradient
@@ -329,7 +330,7 @@ class _SpectralSystem:
         x = x.view(np.complex64)
         kernels.multiply_columns(x, self.octant, 1 / self.columns, self.work)
         volume = ops.irfft(self.work, self.grid)
-        kernels.scale(volume, self.weight2)
+        scale(volume, self.weight2)
         back = ops.rfft(volume)
         kernels.add_filtered(back, self.octant, self.columns, self.reg_weight, x, self.image)
         return self.image.view(np.float32)
@@ -342,7 +343,7 @@ class _SpectralSystem:
     def right_side(self, field):
         """Return the right-hand side for a field."""
         high_pass = spheres.filtered(ops.rfft(field, self.grid), self.octant, self.grid)
-        kernels.scale(high_pass, self.weight2)
+        scale(high_pass, self.weight2)
         out = np.empty_like(self.work)
         kernels.multiply_columns(ops.rfft(high_pass), self.octant, self.columns, out)
         return out.view(np.float32)

@@ -3,20 +3,20 @@
 import numpy as np
 
 from qsmflow.algorithms import operators as ops
-from qsmflow.algorithms._checks import check_count, check_counts, check_positive
+from qsmflow.algorithms._checks import check_count, check_positive
 from qsmflow.algorithms.background.pdf import pdf
 from qsmflow.algorithms.inversion._problem import Problem
 from qsmflow.algorithms.inversion._tv_iteration import (
+    MU,
+    OUTSIDE_WEIGHT,
+    RELAXATION,
+    RHO,
+    RIM_WEIGHT,
     Iteration,
-    nested_dipoles,
     rim_of,
     take_up_background,
 )
 
-# Parameters of the splits, over-relaxation, and weight of total variation at the rim and outside,
-# as in `tv`.
-_MU, _RHO, _RELAXATION = 0.1, 0.02, 1.8
-_RIM_WEIGHT, _OUTSIDE_WEIGHT = 5.0, 0.01
 # Confidence, relative to the largest, from which on a value of the field is taken as it is.
 _SURE = 0.5
 
@@ -122,7 +122,6 @@ def tfi(
     """
     check_positive(reg_weight=reg_weight)
     check_count(max_iter=max_iter, rounds=rounds, outside_iter=outside_iter, pdf_iter=pdf_iter)
-    check_counts(0, coarse_iter=coarse_iter)
     start, mask = pdf(
         total_field, mask, voxel_size, b0_dir=b0_dir, weights=weights, pad=pad,
         max_iter=pdf_iter, coarse_iter=coarse_iter,
@@ -131,15 +130,14 @@ def tfi(
     del start
     if voxel_average:
         problem.kernel /= ops.voxel_response(problem.grid)
-    penalty = np.where(problem.inside, np.float32(1), np.float32(_OUTSIDE_WEIGHT))
-    penalty[rim_of(problem)] *= np.float32(_RIM_WEIGHT)
-    step = Iteration(problem, _MU, _RHO, _RELAXATION)
-    dipoles = nested_dipoles(problem, voxel_size, b0_dir, 1)
+    penalty = np.where(problem.inside, np.float32(1), np.float32(OUTSIDE_WEIGHT))
+    penalty[rim_of(problem)] *= np.float32(RIM_WEIGHT)
+    step = Iteration(problem, MU, RHO, RELAXATION)
     history = []
     for done in range(int(rounds)):
         count = max_iter if done == 0 else -(-int(max_iter) // 2)
         history += step.run(reg_weight, penalty, count, tol)
-        take_up_background(problem, step.chi, dipoles, (int(outside_iter),))
+        take_up_background(problem, step.chi, [problem.kernel], (int(outside_iter),))
     del penalty
     local = problem.placed(_with_model(problem, step.chi))
     return (local, mask, history) if return_history else (local, mask)

@@ -14,6 +14,7 @@ import math
 import numpy as np
 
 from qsmflow.algorithms._jit import njit, prange
+from qsmflow.algorithms._kernels import filter_row
 
 _TURN = np.float32(2 * math.pi)
 _PER_TURN = np.float32(1 / (2 * math.pi))
@@ -165,19 +166,12 @@ def _gradient_products(
             if is_penalised:
                 _penalise_row(here, unknown[i, j], kernel[i, j], penalty[i, j])
             else:
-                _filter_row(here, kernel[i, j])
+                filter_row(here, kernel[i, j])
             square, cross = _products_row(here, previous[i, j], inverse[i, j], last_counts_once)
             sums[i, 0] += square
             sums[i, 1] += cross
     total = sums.sum(axis=0)
     return total[0], total[1]
-
-
-@njit(cache=True)
-def _filter_row(data, kernel):
-    for k in range(kernel.size):
-        data[2 * k] *= kernel[k]
-        data[2 * k + 1] *= kernel[k]
 
 
 @njit(cache=True)

@@ -76,15 +76,6 @@ def _add_along_row(here, weight, scale, out):
 
 
 @njit(cache=True, parallel=True)
-def multiply(volume, factors):
-    nx, ny, nz = volume.shape
-    for i in prange(nx):
-        for j in range(ny):
-            for k in range(nz):
-                volume[i, j, k] *= factors[i, j, k]
-
-
-@njit(cache=True, parallel=True)
 def falling(values, high, span):
     # In place: 1 at `span` below `high` and lower, 0 at `high` and above, a line between.
     nx, ny, nz = values.shape
@@ -93,44 +84,3 @@ def falling(values, high, span):
             for k in range(nz):
                 share = (high - values[i, j, k]) / span
                 values[i, j, k] = min(max(share, np.float32(0)), np.float32(1))
-
-
-def filtered(spectrum, multiplier, out):
-    """Write the product of a complex64 spectrum with a real multiplier to another one."""
-    _filtered(spectrum.view(np.float32), multiplier, out.view(np.float32))
-
-
-@njit(cache=True, parallel=True)
-def _filtered(spectrum, multiplier, out):
-    nx, ny, _ = multiplier.shape
-    for i in prange(nx):
-        for j in range(ny):
-            _filtered_row(spectrum[i, j], multiplier[i, j], out[i, j])
-
-
-@njit(cache=True)
-def _filtered_row(values, multiplier, out):
-    # Real and imaginary parts in turn: complex numbers have no vector instructions.
-    for k in range(multiplier.size):
-        out[2 * k] = multiplier[k] * values[2 * k]
-        out[2 * k + 1] = multiplier[k] * values[2 * k + 1]
-
-
-def filter_in_place(spectrum, multiplier):
-    """Multiply a complex64 spectrum by a real multiplier."""
-    _filter_in_place(spectrum.view(np.float32), multiplier)
-
-
-@njit(cache=True, parallel=True)
-def _filter_in_place(spectrum, multiplier):
-    nx, ny, _ = multiplier.shape
-    for i in prange(nx):
-        for j in range(ny):
-            _filter_row(spectrum[i, j], multiplier[i, j])
-
-
-@njit(cache=True)
-def _filter_row(values, multiplier):
-    for k in range(multiplier.size):
-        values[2 * k] *= multiplier[k]
-        values[2 * k + 1] *= multiplier[k]

@@ -8,8 +8,8 @@ import math
 
 import numpy as np
 
+from qsmflow.algorithms import _kernels as kernels
 from qsmflow.algorithms import operators as ops
-from qsmflow.algorithms.inversion import _ilsqr_kernels as kernels
 from qsmflow.algorithms.solvers import conjugate_gradient
 
 
@@ -63,7 +63,7 @@ def solve_normal(multiplier, operator, rhs, grid, *, max_iter, tol):
     def apply(y):
         kernels.filtered(y.view(np.complex64), inward, buffer)
         image = ops.rfft(operator(ops.irfft(buffer, grid)))
-        kernels.filter_in_place(image, outward)
+        kernels.filter_spectrum(image, outward)
         return image.view(np.float32)
 
     rhs *= scale

@@ -10,6 +10,10 @@ from qsmflow.algorithms import operators as ops
 from qsmflow.algorithms._sources import coarse_grid, fit_sources
 from qsmflow.algorithms.inversion import _tv_kernels as steps
 
+#: Defaults of the splits' parameters, of over-relaxation, and of the weight of total variation at
+#: the rim of the mask and outside.
+MU, RHO, RELAXATION = 0.1, 0.02, 1.8
+RIM_WEIGHT, OUTSIDE_WEIGHT = 5.0, 0.01
 # Expected size of sources inside over that of sources outside, once the sources inside are known
 # but for their error.
 _INSIDE_SCALE = 0.002

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from qsmflow.algorithms import _kernels as products
 from qsmflow.algorithms import operators as ops
 from qsmflow.algorithms._checks import check_count, check_positive
 from qsmflow.algorithms.inversion import _ilsqr_kernels as kernels
@@ -142,11 +143,11 @@ def _least_squares(problem, max_iter, tol):
     weight *= problem.weight2
 
     def weighted(volume):
-        kernels.multiply(volume, weight)
+        products.scale(volume, weight)
         return volume
 
     right = ops.rfft(problem.field * weight)
-    kernels.filter_in_place(right, problem.kernel)
+    products.filter_spectrum(right, problem.kernel)
     spectrum, history = solve_normal(
         problem.kernel, weighted, right, problem.grid, max_iter=max_iter, tol=tol
     )
@@ -174,11 +175,11 @@ def _fast_estimate(problem, voxel_size, radius):
     mean = ops.smv_kernel(problem.grid, voxel_size, radius)
     smoothing = share + (1 - share) * mean
     spectrum = ops.rfft(problem.field)
-    kernels.filter_in_place(spectrum, np.sign(problem.kernel) * smoothing)
+    products.filter_spectrum(spectrum, np.sign(problem.kernel) * smoothing)
     estimate = ops.irfft(spectrum, problem.grid)
     estimate *= problem.inside
     spectrum = ops.rfft(estimate)
-    kernels.filter_in_place(spectrum, smoothing)
+    products.filter_spectrum(spectrum, smoothing)
     return ops.irfft(spectrum, problem.grid)
 
 
@@ -210,9 +211,9 @@ def _streaks(problem, first, edges, threshold, max_iter, tol):
     part = (np.abs(problem.kernel) < threshold) / np.sqrt(laplacian)
     part[0, 0, 0] = 0
     right = ops.rfft(bent(first))
-    kernels.filter_in_place(right, part)
+    products.filter_spectrum(right, part)
     spectrum, history = solve_normal(part, bent, right, problem.grid, max_iter=max_iter, tol=tol)
-    kernels.filter_in_place(spectrum, part)
+    products.filter_spectrum(spectrum, part)
     return ops.irfft(spectrum, problem.grid), history
 
 

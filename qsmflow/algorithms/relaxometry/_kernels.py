@@ -17,9 +17,15 @@ from ._model import R2STAR_MAX
 _BLOCK = 1024
 
 
+#: The fits of `linear`.
+LINE, ARLO, TRAPEZOID = range(3)
+
+
 @njit(cache=True, parallel=True)
-def arlo(magnitude, mask, te, floor, spacing, r2star, t2star, s0):
+def linear(magnitude, mask, te, floor, fit, r2star, t2star, s0):
+    """Fit without iterations: ``LINE``, ``TRAPEZOID``, or for even echo times ``ARLO``."""
     nx, ny, nz = mask.shape
+    spacing = (te[-1] - te[0]) / (te.size - 1)
     for x in prange(nx):
         room = np.empty((2, te.size, max(nz, _BLOCK)), np.float32)
         found = np.empty((2, room.shape[2]))
@@ -28,42 +34,15 @@ def arlo(magnitude, mask, te, floor, spacing, r2star, t2star, s0):
             end, n = rows.load(magnitude[x], mask[x], y, floor, room[0], room[1])
             signal, leads = room[0, :, :n], room[1, :, :n]
             rate, amplitude = found[0, :n], found[1, :n]
-            rows.arlo_rates(signal, leads, te, spacing, rate)
-            rows.even_amplitudes(signal, leads, rate, te[0], spacing, amplitude)
-            rows.store(mask[x], y, end, rate, amplitude, r2star[x], t2star[x], s0[x])
-            y = end
-
-
-@njit(cache=True, parallel=True)
-def trapezoid(magnitude, mask, te, floor, r2star, t2star, s0):
-    nx, ny, nz = mask.shape
-    for x in prange(nx):
-        room = np.empty((2, te.size, max(nz, _BLOCK)), np.float32)
-        found = np.empty((2, room.shape[2]))
-        y = 0
-        while y < ny:
-            end, n = rows.load(magnitude[x], mask[x], y, floor, room[0], room[1])
-            signal, leads = room[0, :, :n], room[1, :, :n]
-            rate, amplitude = found[0, :n], found[1, :n]
-            rows.trapezoid_rates(signal, leads, te, rate)
-            rows.amplitudes(signal, leads, rate, te, amplitude)
-            rows.store(mask[x], y, end, rate, amplitude, r2star[x], t2star[x], s0[x])
-            y = end
-
-
-@njit(cache=True, parallel=True)
-def loglinear(magnitude, mask, te, floor, r2star, t2star, s0):
-    nx, ny, nz = mask.shape
-    for x in prange(nx):
-        room = np.empty((2, te.size, max(nz, _BLOCK)), np.float32)
-        found = np.empty((2, room.shape[2]))
-        y = 0
-        while y < ny:
-            end, n = rows.load(magnitude[x], mask[x], y, floor, room[0], room[1])
-            signal, leads = room[0, :, :n], room[1, :, :n]
-            rate, amplitude = found[0, :n], found[1, :n]
-            rows.line_rates(signal, leads, te, rate)
-            rows.amplitudes(signal, leads, rate, te, amplitude)
+            if fit == ARLO:
+                rows.arlo_rates(signal, leads, te, spacing, rate)
+                rows.even_amplitudes(signal, leads, rate, te[0], spacing, amplitude)
+            else:
+                if fit == LINE:
+                    rows.line_rates(signal, leads, te, rate)
+                else:
+                    rows.trapezoid_rates(signal, leads, te, rate)
+                rows.amplitudes(signal, leads, rate, te, amplitude)
             rows.store(mask[x], y, end, rate, amplitude, r2star[x], t2star[x], s0[x])
             y = end
 

@@ -1,7 +1,5 @@
 """Fits of the decay without iterations: ARLO, the trapezoid rule, and a weighted line."""
 
-import numpy as np
-
 from . import _kernels
 from ._model import Decay, Relaxation, in_ms, uniform_spacing
 
@@ -66,8 +64,7 @@ def arlo(magnitude, mask, voxel_size, *, te, noise=None) -> Relaxation:
             'arlo needs three or more equally spaced echoes; got echo times '
             f'{in_ms(decay.te)} ms. Use loglinear instead.'
         )
-    spacing = float(np.mean(np.diff(decay.te)))
-    _kernels.arlo(*decay.images, decay.te, decay.floor, spacing, *decay.maps)
+    _kernels.linear(*decay.images, decay.te, decay.floor, _kernels.ARLO, *decay.maps)
     return Relaxation(*decay.maps)
 
 
@@ -128,7 +125,7 @@ def numart2s(magnitude, mask, voxel_size, *, te, noise=None) -> Relaxation:
     20.0
     """
     decay = Decay(magnitude, mask, voxel_size, te, noise)
-    _kernels.trapezoid(*decay.images, decay.te, decay.floor, *decay.maps)
+    _kernels.linear(*decay.images, decay.te, decay.floor, _kernels.TRAPEZOID, *decay.maps)
     return Relaxation(*decay.maps)
 
 
@@ -178,5 +175,5 @@ def loglinear(magnitude, mask, voxel_size, *, te, noise=None) -> Relaxation:
     25.0
     """
     decay = Decay(magnitude, mask, voxel_size, te, noise)
-    _kernels.loglinear(*decay.images, decay.te, decay.floor, *decay.maps)
+    _kernels.linear(*decay.images, decay.te, decay.floor, _kernels.LINE, *decay.maps)
     return Relaxation(*decay.maps)

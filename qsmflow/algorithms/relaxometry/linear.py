@@ -53,6 +53,7 @@ def arlo(magnitude, mask, voxel_size, *, te, noise=None) -> Relaxation:
 
     Examples
     --------
+    >>> import numpy as np
     >>> te = np.array([0.005, 0.010, 0.015, 0.020])
     >>> decay = np.exp(-40 * te) * np.ones((4, 4, 4, 1))
     >>> round(float(arlo(decay, np.ones((4, 4, 4), bool), (1, 1, 1), te=te).r2star[0, 0, 0]), 1)
@@ -118,6 +119,7 @@ def numart2s(magnitude, mask, voxel_size, *, te, noise=None) -> Relaxation:
 
     Examples
     --------
+    >>> import numpy as np
     >>> te = np.array([0.005, 0.010, 0.020])
     >>> decay = np.exp(-20 * te) * np.ones((4, 4, 4, 1))
     >>> fit = numart2s(decay, np.ones((4, 4, 4), bool), (1, 1, 1), te=te)
@@ -168,6 +170,7 @@ def loglinear(magnitude, mask, voxel_size, *, te, noise=None) -> Relaxation:
 
     Examples
     --------
+    >>> import numpy as np
     >>> te = np.array([0.004, 0.012, 0.028])
     >>> decay = np.exp(-25 * te) * np.ones((4, 4, 4, 1))
     >>> fit = loglinear(decay, np.ones((4, 4, 4), bool), (1, 1, 1), te=te)

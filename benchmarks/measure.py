@@ -21,6 +21,7 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
+from numba.core.dispatcher import Dispatcher
 
 from qsmflow.algorithms import operators as ops
 
@@ -128,6 +129,61 @@ class Transforms:
 
 
 @dataclass
+class Spent:
+    """What calls of one kind took together.
+
+    Attributes
+    ----------
+    seconds : float
+        Time.
+    touched : int
+        Bytes of the arrays that they were given.
+    """
+
+    seconds: float = 0.0
+    touched: int = 0
+
+    def watching(self, function):
+        """Return a function that is added up."""
+
+        def watched(*args, **kwargs):
+            start = time.perf_counter()
+            result = function(*args, **kwargs)
+            self.seconds += time.perf_counter() - start
+            self.touched += sum(
+                a.nbytes for a in (*args, *kwargs.values()) if isinstance(a, np.ndarray)
+            )
+            return result
+
+        return watched
+
+    def copies(self, grid) -> float:
+        """Return how many float32 volumes of a grid could be copied with as many bytes."""
+        return self.touched / (4 * prod(grid)) / 2
+
+
+@contextlib.contextmanager
+def watched(spent: Spent, is_wanted):
+    """Add up the calls of what modules of the algorithms hold."""
+    changed = []
+    for module in [m for n, m in sys.modules.items() if n.startswith('qsmflow.algorithms')]:
+        for name, value in list(vars(module).items()):
+            if is_wanted(value):
+                setattr(module, name, spent.watching(value))
+                changed.append((module, name, value))
+    try:
+        yield
+    finally:
+        for module, name, value in changed:
+            setattr(module, name, value)
+
+
+def is_kernel(value) -> bool:
+    """Return whether something is a compiled kernel."""
+    return isinstance(value, Dispatcher)
+
+
+@dataclass
 class Timing:
     """Times of one call.
 
@@ -137,6 +193,8 @@ class Timing:
         Grid of the transforms that the time is divided by.
     transforms : float
         FFT pairs that the call made on it.
+    floor : float
+        What its kernels read and write once at least, in copies of a volume of that grid.
     iterations : int or None
         Length of the history that it returned.
     seconds, pairs, image_pairs : list of float
@@ -145,6 +203,7 @@ class Timing:
 
     grid: tuple[int, int, int]
     transforms: float = 0.0
+    floor: float = 0.0
     iterations: int | None = None
     seconds: list[float] = field(default_factory=list)
     pairs: list[float] = field(default_factory=list)
@@ -171,12 +230,14 @@ def measure_time(call, image, *, repeats: int = 3, with_history: bool = False) -
         total < SHORT and made_so_far < 4 * repeats
     ):
         gc.collect()
-        with Transforms() as made:
+        kernels = Spent()
+        with Transforms() as made, watched(kernels, is_kernel):
             start = time.perf_counter()
             result = call()
             taken = time.perf_counter() - start
         if timing is None:
-            timing = Timing(made.grid or tuple(image), made.pairs)
+            grid = made.grid or tuple(image)
+            timing = Timing(grid, made.pairs, kernels.copies(grid))
             timing.iterations = len(result[-1]) or None if with_history else None
         del result
         made_so_far, total = made_so_far + 1, total + taken

@@ -14,14 +14,13 @@ be measured before, and its figures taken from there with ``--no-memory --reuse 
 * ``pairs``: time over that of one pair (forward and inverse) of float32 real transforms of the
   grid on which the method does its own, padded; measured in turn with the method, median.
 * ``made``: the pairs among them that are transforms: the rest is everything else.
-* ``copies``: what an iteration takes beyond one and a half times its transforms, over the time of
-  copying one volume on the same threads: at the bandwidth of the memory, a fused stencil takes one
-  for every two volumes that it reads or writes.
+* ``aim``: the time of an iterative method over what was aimed at: one and a half times its
+  transforms, and reading or writing once, at the bandwidth of the memory, every volume that its
+  compiled kernels are given (``stencils.py`` says more of these).
 * ``volumes``: peak memory beyond the arguments, in float32 volumes of that grid, in a process of
   its own.
 * ``image pairs``: time over one pair of the image's grid; ``peer pairs``: the same for QSM.rs 0.20
-  at 160 x 192 x 160 with 4 echoes and 2 threads, * an estimate, / per iteration; ``ratio``: ours
-  over theirs.
+  at 160 x 192 x 160 with 4 echoes and 2 threads, * an estimate; ``ratio``: ours over theirs.
 
 Then, in the same run, plain numpy versions (``reference.py``) and scikit-image's unwrapping.
 ``--check`` compares with what ``--json`` recorded, at equal size, echoes and threads, and fails
@@ -55,6 +54,14 @@ STEPS = {
     ('step', 'threshold_mask'): masking.robust_mask,
 }
 
+#: Methods as the peer has them, or as far as it goes: method of the catalogue, arguments.
+#: ``study.py less`` says what they reach.
+VARIANTS = {
+    ('background', 'pdf_8'): ('pdf', {'max_iter': 8}),
+    ('inversion', 'tv_one_part'): ('tv', {'reweight': None}),
+    ('inversion', 'tikhonov_closed'): ('tikhonov', {'weights': None, 'zero_outside': 1.0}),
+}
+
 #: Stages whose methods take a multi-echo series.
 SERIES_STAGES = ('unwrapping', 'field', 'relaxometry')
 
@@ -78,10 +85,9 @@ class Peer:
 
     pairs: float
     estimated: bool = False
-    per_iteration: bool = False
 
     def __str__(self):
-        return f'{self.pairs:g}{"*" * self.estimated}{"/" * self.per_iteration}'
+        return f'{self.pairs:g}{"*" * self.estimated}'
 
 
 PEERS = {
@@ -93,13 +99,16 @@ PEERS = {
     ('background', 'lbv'): Peer(113),
     ('background', 'resharp'): Peer(206, estimated=True),
     ('background', 'pdf'): Peer(172, estimated=True),
+    ('background', 'pdf_8'): Peer(172, estimated=True),
     ('inversion', 'tkd'): Peer(4.6),
-    ('inversion', 'tikhonov'): Peer(4.6),
+    ('inversion', 'tikhonov_closed'): Peer(4.6),
     ('inversion', 'rts'): Peer(94),
     ('inversion', 'tv'): Peer(199),
+    ('inversion', 'tv_one_part'): Peer(199),
     ('inversion', 'medi'): Peer(231),
-    ('inversion', 'ndi'): Peer(6, estimated=True, per_iteration=True),
-    ('inversion', 'tgv'): Peer(3, estimated=True, per_iteration=True),
+    # Estimates for one iteration, 6 and 3 pairs, times the number of iterations that it sets.
+    ('inversion', 'ndi'): Peer(200 * 6, estimated=True),
+    ('inversion', 'tgv'): Peer(1000 * 3, estimated=True),
     ('inversion', 'ilsqr'): Peer(1100, estimated=True),
     ('chain', 'default'): Peer(251),
     ('chain', 'romeo_vsharp_rts'): Peer(251),
@@ -122,7 +131,7 @@ class Row:
     least_pairs: float | None = None
     made: float | None = None
     iterations: int | None = None
-    copies: float | None = None
+    aim: float | None = None
     volumes: float | None = None
     image_pairs: float | None = None
     peer: str = ''
@@ -141,7 +150,7 @@ def subjects() -> list[tuple[str, str]]:
     methods = [
         (stage, name) for stage, found in STAGES.items() for name in found if stage != 'strategy'
     ]
-    return [*STEPS, *methods, *(('chain', name) for name in CHAINS)]
+    return [*STEPS, *methods, *VARIANTS, *(('chain', name) for name in CHAINS)]
 
 
 def selected(patterns) -> list[tuple[str, str]]:
@@ -162,11 +171,13 @@ def call_of(stage: str, name: str, case: Case):
     """Return the call that is measured, with its data made, and whether it returns a history."""
     if stage == 'chain':
         return partial(run_chain, case.as_scan(), **CHAINS[name]), False
+    name, changes = VARIANTS.get((stage, name), (name, {}))
     if (stage, name) in STEPS:
         function, method = STEPS[stage, name], None
     else:
         function, method = get_method(stage, name), STAGES[stage][name]
     positional, keywords = bind(case, function, method)
+    keywords |= changes
     with_history = 'return_history' in signature(function).parameters
     if with_history:
         keywords['return_history'] = True
@@ -196,14 +207,13 @@ def measure(stage: str, name: str, case: Case, options: argparse.Namespace) -> R
     row.seconds, row.pairs = median(found.seconds), median(found.pairs)
     row.least_pairs = min(found.pairs)
     row.image_pairs = median(found.image_pairs)
-    if row.iterations and row.made:
-        beside = row.seconds * (1 - 1.5 * row.made / row.pairs)
-        row.copies = max(0.0, beside) / row.iterations / copy_time(row.grid)
+    if row.iterations:
+        pair = row.seconds / row.pairs
+        row.aim = row.seconds / (1.5 * row.made * pair + found.floor * copy_time(row.grid))
     peer = PEERS.get((stage, name))
     if peer:
         row.peer = str(peer)
-        per = row.iterations or 1 if peer.per_iteration else 1
-        row.ratio = row.image_pairs / per / peer.pairs
+        row.ratio = row.image_pairs / peer.pairs
     return row
 
 
@@ -263,7 +273,7 @@ def memory_table(options: argparse.Namespace) -> int:
     shape = head_shape(1e6 * (options.sizes or PAGE_SIZES)[0])
     entries = dict(cost.VOLUMES)
     for stage, name in selected(options.only):
-        if stage in STAGES:
+        if name in STAGES.get(stage, ()):
             entry = memory_entry(stage, name, shape, max(3, options.echoes))
             entries[stage, name] = entry
             print(f'    ({stage!r}, {name!r}): Memory{tuple(entry)},', flush=True)

@@ -11,7 +11,7 @@ PEER_SHAPE = (160, 192, 160)
 #: What stands around the tables in a document.
 BEGIN, END = '<!-- speed: begin -->\n', '<!-- speed: end -->\n'
 
-_COLUMNS = ('grid', 'seconds', 'pairs', 'made', 'iterations', 'copies', 'volumes',
+_COLUMNS = ('grid', 'seconds', 'pairs', 'made', 'iterations', 'aim', 'volumes',
             'image pairs', 'peer pairs', 'ratio')  # fmt: skip
 
 
@@ -34,7 +34,7 @@ def _cells(row) -> list[str]:
     iterations = '' if row.iterations is None else str(row.iterations)
     return [
         'x'.join(str(n) for n in row.grid or ()), number(row.seconds, 3), number(row.pairs, 1),
-        number(row.made, 1), iterations, number(row.copies, 0), number(row.volumes, 1),
+        number(row.made, 1), iterations, number(row.aim, 2), number(row.volumes, 1),
         number(row.image_pairs, 1), row.peer, number(row.ratio, 2),
     ]  # fmt: skip
 

@@ -17,15 +17,11 @@ caches have lost them, count once: the floor is a low one.
 import argparse
 import sys
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-import numpy as np
 import speed
-from measure import Transforms, copy_time
-from numba.core.dispatcher import Dispatcher
+from measure import Spent, Transforms, copy_time, is_kernel, watched
 from speed_tables import PEER_SHAPE, replace_between, table
 from synthetic import Case, head_shape
 
@@ -33,52 +29,6 @@ from qsmflow.algorithms import operators as ops
 
 BEGIN, END = '<!-- stencils: begin -->\n', '<!-- stencils: end -->\n'
 COLUMNS = ('method', 'kernels', 'transforms', 'floor', 'copies', 'ratio')
-
-
-@dataclass
-class Spent:
-    """What calls of one kind took together.
-
-    Attributes
-    ----------
-    seconds : float
-        Time.
-    touched : int
-        Bytes of the arrays that they were given.
-    """
-
-    seconds: float = 0.0
-    touched: int = 0
-
-    def watching(self, function):
-        """Return a function that is added up."""
-
-        def watched(*args, **kwargs):
-            start = time.perf_counter()
-            result = function(*args, **kwargs)
-            self.seconds += time.perf_counter() - start
-            self.touched += sum(
-                a.nbytes for a in (*args, *kwargs.values()) if isinstance(a, np.ndarray)
-            )
-            return result
-
-        return watched
-
-
-@contextmanager
-def watched(spent: Spent, is_wanted):
-    """Add up the calls of what modules of the algorithms hold."""
-    changed = []
-    for module in [m for n, m in sys.modules.items() if n.startswith('qsmflow.algorithms')]:
-        for name, value in list(vars(module).items()):
-            if is_wanted(value):
-                setattr(module, name, spent.watching(value))
-                changed.append((module, name, value))
-    try:
-        yield
-    finally:
-        for module, name, value in changed:
-            setattr(module, name, value)
 
 
 def measure(stage: str, name: str, case: Case) -> list[str] | None:
@@ -95,13 +45,13 @@ def measure(stage: str, name: str, case: Case) -> list[str] | None:
     kernels, transforms = Spent(), Spent()
     start = time.perf_counter()
     with (
-        watched(kernels, lambda value: isinstance(value, Dispatcher)),
+        watched(kernels, is_kernel),
         watched(transforms, lambda value: any(value is function for function in fourier)),
     ):
         call()
     taken = time.perf_counter() - start
     grid = made.grid or case.shape
-    floor = kernels.touched / (4 * prod(grid)) / 2 / iterations
+    floor = kernels.copies(grid) / iterations
     copies = kernels.seconds / copy_time(grid) / iterations
     shares = (f'{100 * part.seconds / taken:.0f} %' for part in (kernels, transforms))
     return [f'{stage}/{name}', *shares, f'{floor:.1f}', f'{copies:.1f}', f'{copies / floor:.1f}']

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qsmflow.algorithms import catalog, get_method
+from qsmflow.algorithms import catalog, confidence, get_method, method_parameters
 from qsmflow.algorithms import operators as ops
 from qsmflow.phantom import tissues
 
@@ -216,6 +216,28 @@ class TestStudy:
         assert abs(found['putamen']) < 40
         assert found['dgm_linearity'] != found['larger_linearity']
 
+    def test_doing_less_gives_something_else(self, bench):
+        scan = bench['testbeds'].acquire('held_out/reference', voxel_size=4)
+        runs = {name: (f, a) for name, f, a in bench['study'].less(scan, None)}
+        found = {}
+        for method in ('background/pdf', 'inversion/tv', 'inversion/tikhonov'):
+            own = [name for name in runs if name.startswith(method)]
+            assert method in own
+            assert len(own) > 1
+            found |= {name: runs[name][0](scan, **runs[name][1])['nrmse'] for name in own}
+        assert len(set(found.values())) == len(found) == len(runs)
+        assert all(0 < error < 150 for error in found.values())
+
+    def test_padding_and_steps_are_put_back(self, bench):
+        scan = bench['testbeds'].acquire('tuning/reference', voxel_size=4)
+        wanted = ('total, step 0.2 ppm', 'raw, step 0.1 ppm', 'inversion/tkd, pad 0')
+        before = confidence.STEP, bench['chain'].field_of
+        runs = {name: (f, a) for name, f, a in bench['study'].choices(scan, None)}
+        for name in wanted:
+            function, arguments = runs[name]
+            assert 0 < function(scan, **arguments)['nrmse'] < 150
+        assert before == (confidence.STEP, bench['chain'].field_of)
+
     def test_every_method_has_a_run(self, bench):
         names = [name for name, _, _ in bench['study'].methods(None, None)]
         for stage in ('background', 'inversion', 'field', 'unwrapping'):
@@ -280,6 +302,8 @@ class TestMeasure:
         assert with_history
         assert found.grid == ops.pad_shape(box, 16)
         assert found.transforms >= found.iterations > 1
+        # The split alone holds the map, a dual with three components and the source.
+        assert 2.5 < found.floor / found.iterations < 20
         assert found.pairs[0] == pytest.approx(found.seconds[0] / 0.5)
         assert found.image_pairs[0] == pytest.approx(found.seconds[0] / 2)
 
@@ -362,6 +386,28 @@ class TestSpeed:
         assert 'peer pairs' not in new, 'they are of another grid'
         row = bench['speed'].Row('a', 'b', tables.PEER_SHAPE, 1, 1, (8, 8, 8), 1.0, 2.0, peer='9')
         assert '| 9 |' in tables.markdown([row], [])
+
+    def test_variants_do_less(self, bench):
+        case = bench['synthetic'].Case((24, 28, 24), 3)
+        for (stage, name), (method, changes) in bench['speed'].VARIANTS.items():
+            made = []
+            for one in (name, method):
+                call, _ = bench['speed'].call_of(stage, one, case)
+                with bench['measure'].Transforms() as counted:
+                    call()
+                made.append(counted.pairs)
+            assert made[0] < 0.6 * made[1], name
+            assert changes.keys() <= {*method_parameters(stage, method), 'weights'}
+
+    def test_what_was_aimed_at(self, bench):
+        options = bench['speed'].make_parser().parse_args(['--no-memory', '--repeats', '1'])
+        case = bench['synthetic'].Case((24, 28, 24), 3)
+        iterates, does_not = (
+            bench['speed'].measure('inversion', name, case, options) for name in ('tv', 'tkd')
+        )
+        # The transforms alone make it larger.
+        assert 0 < iterates.aim < iterates.pairs / (1.5 * iterates.made)
+        assert does_not.aim is None
 
     def test_document_without_marks_is_left_alone(self, bench, tmp_path):
         path = tmp_path / 'other.md'
@@ -474,7 +520,7 @@ class TestSpeed:
         new, old = scope['VOLUMES'], speed.cost.VOLUMES
         changed = {('inversion', 'tkd'), ('relaxometry', 'arlo'), ('background', 'vsharp')}
         assert {key for key in new if new[key] != old.get(key)} == changed
-        assert new['inversion', 'tkd'].pad == 16
+        assert new['inversion', 'tkd'].pad == method_parameters('inversion', 'tkd')['pad']
         assert new['background', 'vsharp'].reach == 12
         assert new['relaxometry', 'arlo'].per_echo > 0
 

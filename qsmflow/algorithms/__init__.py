@@ -51,7 +51,7 @@ def method_parameters(stage: str, name: str) -> dict[str, object]:
     Examples
     --------
     >>> method_parameters('inversion', 'tkd')
-    {'threshold': 0.15, 'correct': False, 'pad': 16}
+    {'threshold': 0.15, 'correct': False, 'pad': 8}
     """
     import inspect
 

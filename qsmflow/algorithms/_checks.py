@@ -7,6 +7,9 @@ from numbers import Real
 
 import numpy as np
 
+from qsmflow.algorithms import _kernels as kernels
+from qsmflow.algorithms._threads import use_threads
+
 #: Weights that are all below this stand for no data: every penalty outweighs them, and far below
 #: it their squares vanish in float32.
 LEAST_CONFIDENCE = 1e-6
@@ -47,9 +50,14 @@ def check_volume(data, mask, name='local_field'):
     data = np.asarray(data)
     if np.iscomplexobj(data):
         raise ValueError(f'{name} must be real; got {data.dtype}.')
-    out = np.zeros(data.shape, np.float32)
-    np.copyto(out, data, where=mask, casting='unsafe')
-    bad = int(np.count_nonzero(~np.isfinite(out)))
+    # Values outside the mask may be anything, and need not fit.
+    with np.errstate(over='ignore', invalid='ignore'):
+        data = np.ascontiguousarray(data, np.float32)
+    if not data.flags.writeable:
+        data = data.copy()  # The kernel is compiled for arrays that may be written to.
+    out = np.empty_like(data)
+    use_threads()
+    bad = int(kernels.copy_masked(data, mask, out))
     if bad:
         raise ValueError(
             f'{name} has {bad} values inside the mask that are not finite (NaN or infinite). '
@@ -85,7 +93,9 @@ def check_mask(mask, shape, name='data'):
     >>> int(check_mask(np.ones((2, 2, 2), np.uint8), (2, 2, 2)).sum())
     8
     """
-    mask = np.asarray(mask) != 0
+    # A new array: functions return the mask that they were given.
+    mask = np.asarray(mask)
+    mask = mask.copy(order='C') if mask.dtype == bool else np.ascontiguousarray(mask != 0)
     shape = tuple(shape)
     if len(shape) != 3:
         raise ValueError(f'{name} must have three dimensions; got shape {shape}.')

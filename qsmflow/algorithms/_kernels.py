@@ -35,6 +35,23 @@ def _dipole_row(kz, oz, k2, along2, across, bz, kernel):
 
 
 @njit(cache=True, parallel=True)
+def copy_masked(volume, mask, out):
+    # Zero outside the mask. Returns how many of the values copied are not finite.
+    nx, ny, nz = out.shape
+    bad = np.zeros((nx, 1), np.int64)
+    for i in prange(nx):
+        count = 0
+        for j in range(ny):
+            for k in range(nz):
+                value = volume[i, j, k] if mask[i, j, k] else np.float32(0)
+                out[i, j, k] = value
+                # NaN or infinity, less itself, is not zero.
+                count += value - value != 0
+        bad[i, 0] = count
+    return bad.sum(axis=0)[0]
+
+
+@njit(cache=True, parallel=True)
 def multiply(a, b, out):
     nx, ny, nz = out.shape
     for i in prange(nx):
@@ -215,7 +232,7 @@ def harmonic_step(laplacian, dual, inside, shrink):
                 laplacian[i, j, k] = total - np.float32(2) * new
 
 
-def fit_chi(source, data, chi, kernel, ex, ey, ez, mu, rho, own):
+def fit_chi(source, data, chi, kernel, ex, ey, ez, mu, rho, own, keep_data=False):
     """Fit the spectrum of the susceptibility to a model field and to a source, in place.
 
     Divides ``mu * kernel * data + rho * (source + own * lap * chi)`` by
@@ -225,6 +242,7 @@ def fit_chi(source, data, chi, kernel, ex, ey, ez, mu, rho, own):
     ----------
     source, data, chi : ndarray of complex64, shape (X, Y, Z)
         On return the spectra of the susceptibility, of its field, and of the susceptibility again.
+        With ``keep_data`` the second stays as it is.
     kernel : ndarray of float32, shape (X, Y, Z)
         Dipole kernel.
     ex, ey, ez : ndarray of float32
@@ -238,11 +256,11 @@ def fit_chi(source, data, chi, kernel, ex, ey, ez, mu, rho, own):
         Squared norm of the change relative to that of the new susceptibility.
     """
     spectra = (spectrum.view(np.float32) for spectrum in (source, data, chi))
-    return _fit_chi(*spectra, kernel, ex, ey, ez, mu, rho, own)
+    return _fit_chi(*spectra, kernel, ex, ey, ez, mu, rho, own, keep_data)
 
 
 @njit(cache=True, parallel=True)
-def _fit_chi(source, data, chi, kernel, ex, ey, ez, mu, rho, own):
+def _fit_chi(source, data, chi, kernel, ex, ey, ez, mu, rho, own, keep_data):
     nx, ny, nz = kernel.shape
     sums = np.empty((nx, 2))
     for i in prange(nx):
@@ -253,6 +271,8 @@ def _fit_chi(source, data, chi, kernel, ex, ey, ez, mu, rho, own):
             found = _fit_row(*rows, ex[i] + ey[j], ez, mu, rho, own, room[0], room[1], room[2])
             change += found[0]
             energy += found[1]
+            if not keep_data:
+                filtered_row(source[i, j], kernel[i, j], data[i, j])
         sums[i, 0], sums[i, 1] = change, energy
     total = sums.sum(axis=0)
     return total[0] / (total[1] + 1e-30)
@@ -279,35 +299,7 @@ def _fit_row(source, data, chi, kernel, exy, ez, mu, rho, own, of_data, of_sourc
         energy += np.float64(new * new)
         chi[n] = new
         source[n] = new
-    for k in range(count):
-        data[2 * k] = kernel[k] * source[2 * k]
-        data[2 * k + 1] = kernel[k] * source[2 * k + 1]
     return change, energy
-
-
-@njit(cache=True, parallel=True)
-def fill_spectrum(spectrum, source, target, known, ex, ey, ez, rho):
-    # Summed by plane, so that the sums do not depend on the threads.
-    nx, ny, nz = spectrum.shape
-    sums = np.empty((nx, 2))
-    for i in prange(nx):
-        change, energy = 0.0, 0.0
-        for j in range(ny):
-            for k in range(nz):
-                lap = ex[i] + ey[j] + ez[k]
-                left = rho * lap + np.float32(1 if known[i, j, k] else 0)
-                inverse = np.float32(1) / left if left > 0 else np.float32(0)
-                x, y, old = target[i, j, k], source[i, j, k], spectrum[i, j, k]
-                real = inverse * (rho * (lap * old.real + y.real) + x.real)
-                imag = inverse * (rho * (lap * old.imag + y.imag) + x.imag)
-                change += (real - old.real) ** 2 + (imag - old.imag) ** 2
-                energy += real * real + imag * imag
-                new = complex(real, imag)
-                spectrum[i, j, k] = new
-                source[i, j, k] = new
-        sums[i, 0], sums[i, 1] = change, energy
-    total = sums.sum(axis=0)
-    return total[0] / (total[1] + 1e-30)
 
 
 @njit(cache=True, parallel=True)

@@ -52,11 +52,11 @@ VOLUMES: dict[tuple[str, str], Memory] = {
     ('background', 'iharperella'): Memory(13.5, 0.0, 0, 0.0),
     ('background', 'tfi'): Memory(17.6, 0.0, 16, 0.0),
     ('inversion', 'tv'): Memory(17.5, 0.0, 16, 0.0),
-    ('inversion', 'rts'): Memory(14.9, 0.0, 16, 0.0),
-    ('inversion', 'l2'): Memory(12.1, 0.0, 16, 0.0),
-    ('inversion', 'tkd'): Memory(4.5, 0.0, 16, 0.0),
-    ('inversion', 'tsvd'): Memory(4.6, 0.0, 16, 0.0),
-    ('inversion', 'tikhonov'): Memory(10.7, 0.0, 16, 0.0),
+    ('inversion', 'rts'): Memory(15.7, 0.0, 4, 0.0),
+    ('inversion', 'l2'): Memory(10.8, 0.0, 16, 0.0),
+    ('inversion', 'tkd'): Memory(4.7, 0.0, 8, 0.0),
+    ('inversion', 'tsvd'): Memory(4.7, 0.0, 8, 0.0),
+    ('inversion', 'tikhonov'): Memory(10.8, 0.0, 16, 0.0),
     ('inversion', 'ndi'): Memory(10.2, 0.0, 16, 0.0),
     ('inversion', 'medi'): Memory(14.3, 0.0, 16, 0.0),
     ('inversion', 'medi0'): Memory(14.2, 0.0, 16, 0.0),
@@ -64,7 +64,7 @@ VOLUMES: dict[tuple[str, str], Memory] = {
     ('inversion', 'nltgv'): Memory(32.7, 0.0, 16, 0.0),
     ('inversion', 'whqsm'): Memory(20.8, 0.0, 16, 0.0),
     ('inversion', 'l1qsm'): Memory(18.8, 0.0, 16, 0.0),
-    ('inversion', 'hdqsm'): Memory(19.5, 0.0, 16, 0.0),
+    ('inversion', 'hdqsm'): Memory(19.7, 0.0, 16, 0.0),
     ('inversion', 'ilsqr'): Memory(14.9, 0.0, 16, 3.0),
     ('inversion', 'star'): Memory(21.2, 0.0, 16, 0.0),
     ('inversion', 'tgv'): Memory(31.9, 0.0, 0, 0.0),
@@ -98,7 +98,7 @@ def memory_volumes(stage: str, method: str) -> Memory:
     Examples
     --------
     >>> memory_volumes('inversion', 'tkd').pad
-    16
+    8
     """
     if (stage, method) in VOLUMES:
         return VOLUMES[stage, method]

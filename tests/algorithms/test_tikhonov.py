@@ -73,10 +73,30 @@ def test_closed_form_where_the_mask_fills_the_grid():
     full = np.ones(field.shape, bool)
     kernel = ops.dipole_kernel(field.shape, VOXEL)
     expected = ops.irfft(ops.rfft(field) * kernel / (kernel**2 + 0.03), field.shape)
-    found, history = tikhonov(field, full, VOXEL, reg_weight=0.03, pad=0, return_history=True)
+    options = {'reg_weight': 0.03, 'pad': 0, 'zero_outside': 1, 'return_history': True}
+    found, history = tikhonov(field, full, VOXEL, **options)
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
-    # The preconditioner is the solution: the second step finds nothing left to do.
-    assert len(history) <= 2
+    assert history == []
+
+
+@pytest.mark.parametrize('regulariser', ['identity', 'gradient'])
+def test_equal_weights_have_the_closed_solution(regulariser):
+    _, mask, local, _ = phantom(SMALL)
+    options = {'regulariser': regulariser, 'pad': 6, 'return_history': True}
+    closed, history = tikhonov(local, mask, VOXEL, zero_outside=1, **options)
+    assert history == []
+    # Weights that hardly differ are left to the iteration.
+    iterated, history = tikhonov(local, mask, VOXEL, zero_outside=0.9999, **options, **CONVERGED)
+    assert len(history) > 0
+    np.testing.assert_allclose(closed, iterated, atol=1e-3 * np.abs(closed).max())
+
+
+def test_closed_solution_is_corrected_alike():
+    _, mask, local, _ = phantom(SMALL)
+    options = {'correct': True, 'pad': 6}
+    closed = tikhonov(local, mask, VOXEL, zero_outside=1, **options)
+    iterated = tikhonov(local, mask, VOXEL, zero_outside=0.9999, **options, **CONVERGED)
+    np.testing.assert_allclose(closed, iterated, atol=1e-3 * np.abs(closed).max())
 
 
 def test_the_gradient_is_the_weighted_l2():

@@ -24,17 +24,30 @@ def make_penalty(problem, magnitude, outside_weight):
     if magnitude is None:
         return np.where(problem.inside, np.float32(1), np.float32(outside_weight))[None]
     magnitude, _ = check_volume(magnitude, problem.mask, 'magnitude')
-    penalty = ops.gradient(ops.pad_to(magnitude[problem.box], problem.grid))
-    np.abs(penalty, out=penalty)
-    penalty *= np.reshape(problem.steps, (3, 1, 1, 1))
-    within = np.stack([problem.inside & np.roll(problem.inside, -1, axis) for axis in range(3)])
-    penalty *= within
-    penalty /= _scale(penalty[within])
-    penalty += 1
-    np.reciprocal(penalty, out=penalty)
-    penalty /= penalty[:, problem.inside].mean(dtype=np.float64)
-    penalty[:, ~problem.inside] = outside_weight
+    inside = problem.mask[problem.box]
+    edges = ops.gradient(magnitude[problem.box])
+    np.abs(edges, out=edges)
+    edges *= np.reshape(problem.steps, (3, 1, 1, 1))
+    within = np.stack([inside & _next(inside, axis) for axis in range(3)])
+    edges *= within
+    edges /= _scale(edges[within])
+    edges += 1
+    np.reciprocal(edges, out=edges)
+    edges /= edges[:, inside].mean(dtype=np.float64)
+    penalty = np.full((3, *problem.grid), outside_weight, np.float32)
+    for along, part in zip(penalty, edges, strict=True):
+        np.copyto(ops.crop(along, inside.shape), part, where=inside)
     return penalty
+
+
+def _next(inside, axis):
+    """Return whether the next voxel along an axis is inside; the last has none."""
+    found = np.zeros_like(inside)
+    last = inside.shape[axis] - 1
+    here, there = [slice(None)] * 3, [slice(None)] * 3
+    here[axis], there[axis] = slice(0, last), slice(1, None)
+    found[tuple(here)] = inside[tuple(there)]
+    return found
 
 
 def _scale(differences):

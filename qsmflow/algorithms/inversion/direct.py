@@ -10,6 +10,7 @@ import numpy as np
 from qsmflow.algorithms import operators as ops
 from qsmflow.algorithms._checks import (
     check_count,
+    check_mask,
     check_positive,
     check_volume,
     check_voxel_size,
@@ -17,7 +18,7 @@ from qsmflow.algorithms._checks import (
 )
 from qsmflow.algorithms.inversion import _direct_kernels as kernels
 from qsmflow.algorithms.inversion._descent import least_squares, preconditioner
-from qsmflow.algorithms.inversion._problem import relative_voxel_size
+from qsmflow.algorithms.inversion._problem import Problem, relative_voxel_size
 
 
 def tkd(
@@ -29,7 +30,7 @@ def tkd(
     weights=None,
     threshold=0.15,
     correct=False,
-    pad=16,
+    pad=8,
     return_history=False,
 ):
     r"""Invert the dipole field by truncated k-space division (TKD).
@@ -56,7 +57,8 @@ def tkd(
         Divide by the mean of :math:`D` times the truncated inverse, the share of the contrast
         that truncation keeps [2]_.
     pad : int, optional
-        Voxels added on each side of the mask's bounding box.
+        Voxels added on each side of the mask's bounding box. More lowers the error by less than
+        half a percent of itself on simulated heads.
     return_history : bool, optional
         Return an empty history as well, for the common signature.
 
@@ -102,7 +104,7 @@ def tsvd(
     weights=None,
     threshold=0.1,
     correct=False,
-    pad=16,
+    pad=8,
     return_history=False,
 ):
     r"""Invert the dipole field by truncated singular value decomposition (TSVD).
@@ -132,7 +134,8 @@ def tsvd(
         Divide by the mean of :math:`D` times the truncated inverse, which for this method is the
         share of the frequencies that are kept [2]_: 0.64 at a level of 0.15.
     pad : int, optional
-        Voxels added on each side of the mask's bounding box.
+        Voxels added on each side of the mask's bounding box. More lowers the error by less than
+        half a percent of itself on simulated heads.
     return_history : bool, optional
         Return an empty history as well, for the common signature.
 
@@ -241,39 +244,80 @@ def l2(
     """
     check_positive(reg_weight=reg_weight)
     check_count(max_iter=max_iter)
-    field, mask, voxel_size, weights = _checked(local_field, mask, voxel_size, weights)
-    box = ops.bounding_box(mask)
-    grid = ops.pad_shape(mask[box].shape, pad)
-    kernel = ops.dipole_kernel(grid, voxel_size, b0_dir=b0_dir)
-    ex, ey, ez = ops.laplacian_eigenvalues(grid, relative_voxel_size(voxel_size))
-    penalty = np.float32(reg_weight) * (ex[:, None, None] + ey[:, None] + ez)
-    history = []
     if weights is None:
-        penalty += kernel**2
-        penalty[0, 0, 0] = 1
-        chi = _filtered(field, mask, box, grid, kernel / penalty)
-    else:
-        data = ops.pad_to(field[box], grid)
-        weight2 = ops.pad_to(weights[box], grid) ** 2
-        inverse = preconditioner(kernel, penalty, weight2)
-        solution, history = least_squares(
-            data, weight2, kernel, penalty, inverse, max_iter=max_iter, tol=tol
+        chi, history = (
+            closed_solution(
+                local_field, mask, voxel_size, b0_dir, pad, gradient_weight=reg_weight
+            ),
+            [],
         )
-        chi = _placed(solution, mask, box)
+    else:
+        problem = Problem.build(local_field, mask, voxel_size, b0_dir, weights, pad)
+        ex, ey, ez = problem.eigenvalues
+        penalty = np.float32(reg_weight) * (ex[:, None, None] + ey[:, None] + ez)
+        inverse = preconditioner(problem.kernel, penalty, problem.weight2)
+        data = problem.field, problem.weight2, problem.kernel
+        solution, history = least_squares(*data, penalty, inverse, max_iter=max_iter, tol=tol)
+        chi = problem.placed(solution)
     return (chi, history) if return_history else chi
+
+
+def closed_solution(
+    local_field,
+    mask,
+    voxel_size,
+    b0_dir,
+    pad,
+    *,
+    identity_weight=0.0,
+    gradient_weight=0.0,
+    correct=False,
+):
+    """Return the least squares with quadratic penalties where all voxels of the grid count alike.
+
+    The arguments are those of `l2`, with a weight for the squared map and for its squared
+    gradient; ``correct`` is that of `tikhonov`.
+    """
+
+    def divide(spectrum, kernel, grid, size):
+        return kernels.divide_regularised(
+            spectrum,
+            kernel,
+            *ops.laplacian_eigenvalues(grid, relative_voxel_size(size)),
+            np.float32(identity_weight),
+            np.float32(gradient_weight),
+            grid[2] % 2 == 0,
+        )
+
+    return _divided(local_field, mask, voxel_size, b0_dir, pad, divide, correct)
 
 
 def _truncated(field, mask, voxel_size, b0_dir, weights, threshold, below, correct, pad):
     """Divide by the kernel where it exceeds the threshold, else multiply by its sign * below."""
-    field, mask, voxel_size, _ = _checked(field, mask, voxel_size, weights)
+
+    def divide(spectrum, kernel, grid, size):
+        level = np.float32(threshold), np.float32(below)
+        return kernels.divide_truncated(spectrum, kernel, *level, grid[2] % 2 == 0)
+
+    if weights is not None:
+        check_weights(weights, check_mask(mask, np.shape(field), 'local_field'))
+    return _divided(field, mask, voxel_size, b0_dir, pad, divide, correct)
+
+
+def _divided(local_field, mask, voxel_size, b0_dir, pad, divide, correct):
+    """Divide the spectrum of the field by what stands for the kernel.
+
+    ``divide`` does that in place, and returns the sum over all frequencies of the contrast that
+    is kept; ``correct`` divides by its mean.
+    """
+    field, mask = check_volume(local_field, mask, 'local_field')
+    voxel_size = check_voxel_size(voxel_size)
     box = ops.bounding_box(mask)
     grid = ops.pad_shape(mask[box].shape, pad)
     kernel = ops.dipole_kernel(grid, voxel_size, b0_dir=b0_dir)
     spectrum = ops.rfft(field[box], grid)
     ops.use_threads()
-    kept = kernels.divide_truncated(
-        spectrum, kernel, np.float32(threshold), np.float32(below), grid[2] % 2 == 0
-    )
+    kept = divide(spectrum, kernel, grid, voxel_size)
     spectrum[0, 0, 0] = 0
     chi = _placed(ops.irfft(spectrum, grid, mask[box].shape), mask, box)
     if correct and kept > 0:
@@ -284,19 +328,6 @@ def _truncated(field, mask, voxel_size, b0_dir, weights, threshold, below, corre
 def _check_threshold(threshold):
     if not 0 < threshold < 2 / 3:
         raise ValueError(f'threshold must lie in (0, 2/3), the range of |D|; got {threshold!r}.')
-
-
-def _checked(local_field, mask, voxel_size, weights):
-    field, mask = check_volume(local_field, mask, 'local_field')
-    if weights is not None:
-        weights = check_weights(weights, mask)
-    return field, mask, check_voxel_size(voxel_size), weights
-
-
-def _filtered(field, mask, box, grid, multiplier):
-    spectrum = ops.rfft(field[box], grid)
-    spectrum *= multiplier
-    return _placed(ops.irfft(spectrum, grid, mask[box].shape), mask, box)
 
 
 def _placed(padded, mask, box):

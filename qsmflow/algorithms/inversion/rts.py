@@ -22,7 +22,7 @@ def rts(
     threshold=0.15,
     inner_iter=8,
     rho=1e-4,
-    pad=16,
+    pad=4,
     max_iter=20,
     tol=1e-2,
     return_history=False,
@@ -58,7 +58,8 @@ def rts(
     rho : float, optional
         ADMM parameter; the published 10 in units of :math:`\mu`.
     pad : int, optional
-        Voxels added on each side of the mask's bounding box.
+        Voxels added on each side of the mask's bounding box. More does not lower the error on
+        simulated heads.
     max_iter : int, optional
         Largest number of iterations of the second step.
     tol : float, optional
@@ -102,7 +103,7 @@ def rts(
     check_count(inner_iter=inner_iter, max_iter=max_iter)
     problem = Problem.build(local_field, mask, voxel_size, b0_dir, weights, pad)
     first = _least_squares(problem, inner_iter)
-    known = np.abs(problem.kernel) > threshold
+    known = (np.abs(problem.kernel) > threshold).astype(np.float32)
     spectrum = ops.rfft(first)
     target = spectrum * known
     split = GradientSplit(problem.grid, problem.steps)
@@ -111,7 +112,7 @@ def rts(
     chi = first
     for _ in range(int(max_iter)):
         source = ops.rfft(split.update(chi, penalty, reg_weight / rho))
-        change = _fill_spectrum(spectrum, source, target, known, problem.eigenvalues, rho)
+        change = _fill_spectrum(source, target, spectrum, known, problem.eigenvalues, rho)
         chi = ops.irfft(source, problem.grid)
         history.append(change)
         if change < tol:
@@ -127,7 +128,8 @@ def _least_squares(problem, iterations):
 
     def dipole(volume, *wanted):
         spectrum = ops.rfft(volume, problem.grid)
-        spectrum *= problem.kernel
+        ops.use_threads()
+        kernels.filter_spectrum(spectrum, problem.kernel)
         return ops.irfft(spectrum, problem.grid, *wanted)
 
     # There are no data in the padding.
@@ -141,6 +143,9 @@ def _least_squares(problem, iterations):
     return chi
 
 
-def _fill_spectrum(spectrum, source, target, known, eigenvalues, rho):
-    change = kernels.fill_spectrum(spectrum, source, target, known, *eigenvalues, np.float32(rho))
+def _fill_spectrum(source, target, spectrum, known, eigenvalues, rho):
+    # All of the source but what the susceptibility's own gradient gives: one is its share.
+    one = np.float32(1)
+    parts = source, target, spectrum, known
+    change = kernels.fit_chi(*parts, *eigenvalues, one, np.float32(rho), one, keep_data=True)
     return math.sqrt(change)

@@ -13,6 +13,7 @@ import os
 # to share them: twice the time in all. Counts if no OpenMP is loaded yet.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
+from qsmflow.algorithms._threads import use_threads, workers
 from qsmflow.algorithms.operators.dipole import (
     dipole_kernel,
     forward_field,
@@ -35,7 +36,6 @@ from qsmflow.algorithms.operators.stencils import (
     laplacian,
     laplacian_eigenvalues,
 )
-from qsmflow.algorithms.operators.threads import use_threads, workers
 
 __all__ = [
     'bounding_box',

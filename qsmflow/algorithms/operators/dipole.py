@@ -4,8 +4,8 @@ import numpy as np
 from scipy import fft
 
 from qsmflow.algorithms import _kernels as kernels
+from qsmflow.algorithms._threads import use_threads
 from qsmflow.algorithms.operators.fourier import irfft, pad_shape, rfft
-from qsmflow.algorithms.operators.threads import use_threads
 
 
 def unit_vector(b0_dir):

@@ -5,7 +5,7 @@ from scipy import fft
 
 from qsmflow.algorithms import _kernels as kernels
 from qsmflow.algorithms._checks import check_count
-from qsmflow.algorithms.operators.threads import use_threads, workers
+from qsmflow.algorithms._threads import use_threads, workers
 
 
 def pad_shape(shape, pad):

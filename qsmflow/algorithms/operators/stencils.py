@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from qsmflow.algorithms import _kernels as kernels
-from qsmflow.algorithms.operators.threads import use_threads
+from qsmflow.algorithms._threads import use_threads
 
 
 def _inverse_steps(voxel_size, power=1):

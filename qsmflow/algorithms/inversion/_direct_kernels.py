@@ -20,17 +20,19 @@ def divide_truncated(spectrum, kernel, threshold, below, last_counts_once):
     sums = np.zeros((nx, 1))
     for i in prange(nx):
         for j in range(ny):
-            row = np.float32(0)
+            row, share = np.float32(0), np.float32(0)
             for k in range(nz):
                 d = kernel[i, j, k]
                 inverse = _inverse(d, threshold, below)
                 spectrum[i, j, k] *= inverse
-                row += d * inverse
-            first, last = kernel[i, j, 0], kernel[i, j, nz - 1]
-            once = first * _inverse(first, threshold, below)
+                share = d * inverse
+                row += share
+                # All but the first and, of an even axis, the last frequency stand for two.
+                if k == 0:
+                    sums[i, 0] -= share
             if last_counts_once:
-                once += last * _inverse(last, threshold, below)
-            sums[i, 0] += 2.0 * row - once
+                sums[i, 0] -= share
+            sums[i, 0] += 2.0 * row
     # By plane, and with an axis: other sums depend on the threads.
     return sums.sum(axis=0)[0]
 

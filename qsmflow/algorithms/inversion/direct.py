@@ -57,8 +57,8 @@ def tkd(
         Divide by the mean of :math:`D` times the truncated inverse, the share of the contrast
         that truncation keeps [2]_.
     pad : int, optional
-        Voxels added on each side of the mask's bounding box. More lowers the error by less than
-        half a percent of itself on simulated heads.
+        Voxels added on each side of the mask's bounding box. More changes the nrmse by 0.2 %
+        at most on simulated heads.
     return_history : bool, optional
         Return an empty history as well, for the common signature.
 
@@ -134,8 +134,8 @@ def tsvd(
         Divide by the mean of :math:`D` times the truncated inverse, which for this method is the
         share of the frequencies that are kept [2]_: 0.64 at a level of 0.15.
     pad : int, optional
-        Voxels added on each side of the mask's bounding box. More lowers the error by less than
-        half a percent of itself on simulated heads.
+        Voxels added on each side of the mask's bounding box. More changes the nrmse by 0.2 %
+        at most on simulated heads.
     return_history : bool, optional
         Return an empty history as well, for the common signature.
 
@@ -245,20 +245,16 @@ def l2(
     check_positive(reg_weight=reg_weight)
     check_count(max_iter=max_iter)
     if weights is None:
-        chi, history = (
-            closed_solution(
-                local_field, mask, voxel_size, b0_dir, pad, gradient_weight=reg_weight
-            ),
-            [],
-        )
-    else:
-        problem = Problem.build(local_field, mask, voxel_size, b0_dir, weights, pad)
-        ex, ey, ez = problem.eigenvalues
-        penalty = np.float32(reg_weight) * (ex[:, None, None] + ey[:, None] + ez)
-        inverse = preconditioner(problem.kernel, penalty, problem.weight2)
-        data = problem.field, problem.weight2, problem.kernel
-        solution, history = least_squares(*data, penalty, inverse, max_iter=max_iter, tol=tol)
-        chi = problem.placed(solution)
+        given = local_field, mask, voxel_size, b0_dir, pad
+        chi = closed_solution(*given, gradient_weight=reg_weight)
+        return (chi, []) if return_history else chi
+    problem = Problem.build(local_field, mask, voxel_size, b0_dir, weights, pad)
+    ex, ey, ez = problem.eigenvalues
+    penalty = np.float32(reg_weight) * (ex[:, None, None] + ey[:, None] + ez)
+    inverse = preconditioner(problem.kernel, penalty, problem.weight2)
+    data = problem.field, problem.weight2, problem.kernel
+    solution, history = least_squares(*data, penalty, inverse, max_iter=max_iter, tol=tol)
+    chi = problem.placed(solution)
     return (chi, history) if return_history else chi
 
 

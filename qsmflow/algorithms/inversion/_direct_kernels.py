@@ -5,11 +5,19 @@ import numpy as np
 from qsmflow.algorithms._jit import njit, prange
 
 
-@njit(cache=True, inline='always')
-def _inverse(d, threshold, below):
-    size = abs(d)
-    inverse = np.float32(1) / size if size > threshold else below
-    return inverse if d >= 0 else -inverse
+@njit(cache=True)
+def _multiply_row(spectrum, kernel, inverse, last_counts_once):
+    # Returns the sum of the kernel times the multiplier over all frequencies: all but the first
+    # and, of an even axis, the last one stand for two.
+    row, share = np.float32(0), np.float32(0)
+    for k in range(kernel.size):
+        spectrum[k] *= inverse[k]
+        share = kernel[k] * inverse[k]
+        row += share
+    once = np.float64(kernel[0] * inverse[0])
+    if last_counts_once:
+        once += share
+    return 2.0 * row - once
 
 
 @njit(cache=True, parallel=True)
@@ -19,20 +27,13 @@ def divide_truncated(spectrum, kernel, threshold, below, last_counts_once):
     nx, ny, nz = spectrum.shape
     sums = np.zeros((nx, 1))
     for i in prange(nx):
+        inverse = np.empty(nz, np.float32)
         for j in range(ny):
-            row, share = np.float32(0), np.float32(0)
             for k in range(nz):
                 d = kernel[i, j, k]
-                inverse = _inverse(d, threshold, below)
-                spectrum[i, j, k] *= inverse
-                share = d * inverse
-                row += share
-                # All but the first and, of an even axis, the last frequency stand for two.
-                if k == 0:
-                    sums[i, 0] -= share
-            if last_counts_once:
-                sums[i, 0] -= share
-            sums[i, 0] += 2.0 * row
+                size = np.float32(1) / abs(d) if abs(d) > threshold else below
+                inverse[k] = size if d >= 0 else -size
+            sums[i, 0] += _multiply_row(spectrum[i, j], kernel[i, j], inverse, last_counts_once)
     # By plane, and with an axis: other sums depend on the threads.
     return sums.sum(axis=0)[0]
 
@@ -45,18 +46,11 @@ def divide_regularised(spectrum, kernel, ex, ey, ez, level, slope, last_counts_o
     nx, ny, nz = spectrum.shape
     sums = np.zeros((nx, 1))
     for i in prange(nx):
+        inverse = np.empty(nz, np.float32)
         for j in range(ny):
-            row, share = np.float32(0), np.float32(0)
             for k in range(nz):
                 d = kernel[i, j, k]
                 total = d * d + level + slope * (ex[i] + ey[j] + ez[k])
-                inverse = d / total if total > 0 else np.float32(0)
-                spectrum[i, j, k] *= inverse
-                share = d * inverse
-                row += share
-                if k == 0:
-                    sums[i, 0] -= share
-            if last_counts_once:
-                sums[i, 0] -= share
-            sums[i, 0] += 2.0 * row
+                inverse[k] = d / total if total > 0 else np.float32(0)
+            sums[i, 0] += _multiply_row(spectrum[i, j], kernel[i, j], inverse, last_counts_once)
     return sums.sum(axis=0)[0]
